@@ -1,0 +1,53 @@
+/* Element types. */
+#ifndef MN__KERNEL_DTYPE_H
+#define MN__KERNEL_DTYPE_H
+
+#include <stdint.h>
+#include <string.h>
+
+typedef enum mn__dtype { MN__F32, MN__BF16, MN__I32, MN__I64, MN__U8 } mn__dtype;
+
+static inline int64_t mn__dtype_bytes(mn__dtype dtype)
+{
+    switch (dtype) {
+    case MN__F32:
+    case MN__I32:
+        return 4;
+    case MN__BF16:
+        return 2;
+    case MN__I64:
+        return 8;
+    case MN__U8:
+        return 1;
+    }
+    return 0;
+}
+
+/* "F32", "BF16", ...: safetensors' names. */
+static inline const char *mn__dtype_name(mn__dtype dtype)
+{
+    static const char *const names[] = { "F32", "BF16", "I32", "I64", "U8" };
+    return names[dtype];
+}
+
+/* bfloat16: the upper half of a float, rounded to nearest even; NaN stays NaN. */
+typedef uint16_t mn__bf16;
+
+static inline float mn__bf16_to_f32(mn__bf16 x)
+{
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline mn__bf16 mn__f32_to_bf16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    uint32_t nan = (bits >> 16) | 0x40u;
+    return (mn__bf16)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
+#endif
