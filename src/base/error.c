@@ -9,8 +9,8 @@
 const char *mn_status_name(mn_status status)
 {
     switch (status) {
-#define ERROR_NAME(name, exit_status, meaning)                                                     \
-    case MN_ERROR_##name:                                                                          \
+#define ERROR_NAME(name, exit_status, meaning) \
+    case MN_ERROR_##name:                      \
         return "MN_ERROR_" #name;
         MN_ERROR_MAP(ERROR_NAME)
 #undef ERROR_NAME
@@ -21,8 +21,8 @@ const char *mn_status_name(mn_status status)
 const char *mn_status_meaning(mn_status status)
 {
     switch (status) {
-#define ERROR_MEANING(name, exit_status, meaning)                                                  \
-    case MN_ERROR_##name:                                                                          \
+#define ERROR_MEANING(name, exit_status, meaning) \
+    case MN_ERROR_##name:                         \
         return meaning;
         MN_ERROR_MAP(ERROR_MEANING)
 #undef ERROR_MEANING
@@ -68,7 +68,7 @@ mn_status mn__fail_errno(mn_error *error, const char *hint, const char *format, 
 void mn__error_clear(mn_error *error)
 {
     if (error)
-        *error = (mn_error){ .code = MN_OK };
+        *error = (mn_error){.code = MN_OK};
 }
 
 void mn__error_prefix(mn_error *error, const char *format, ...)

@@ -6,9 +6,9 @@
 #include "mneme.h"
 
 #if defined(__GNUC__)
-#define MN__PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define MN__PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
-#define MN__PRINTF(format, first)
+#define MN__PRINTF(text, first)
 #endif
 
 /* Fills `error` (if not NULL) and returns `code`, so that a failing function

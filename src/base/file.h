@@ -15,6 +15,7 @@ mn_status mn__file_make_folder(const char *path, mn_error *error);
 /* Names (not paths) in a folder, sorted bytewise, without . and ..; the list
  * and its strings are one block: free it with mn__free. */
 mn_status mn__file_list(const char *folder, char ***names, int64_t *count, mn_error *error);
+/* A file or an empty folder. */
 mn_status mn__file_remove(const char *path, mn_error *error);
 
 /* The whole file, a NUL after its last byte; *text is freed by mn__free.
@@ -31,7 +32,9 @@ mn_status mn__map_open(mn__map *map, const char *path, mn_error *error);
 void mn__map_close(mn__map *map);
 
 /* An atomic writer. After open, calls remember the first failure; commit
- * reports it and then leaves the old target as it was. */
+ * reports it and then leaves the old target as it was. Where the target is a
+ * link, the file it names is replaced; a target that is no regular file (a
+ * device, a folder) is an error. A kill may leave PATH.<process>-<n>.tmp. */
 typedef struct mn__writer mn__writer;
 mn_status mn__writer_open(mn__writer **writer, const char *path, mn_error *error);
 void mn__writer_write(mn__writer *writer, const void *data, int64_t bytes);
@@ -44,9 +47,10 @@ void mn__writer_abort(mn__writer *writer); /* NULL is fine */
 /* Writes one whole file atomically. */
 mn_status mn__file_write(const char *path, const void *data, int64_t bytes, mn_error *error);
 
-/* Tests: writes fail with ENOSPC after this many more bytes; reads come back
- * short in pieces of that size. -1 = off. */
+/* Tests: writes fail with ENOSPC after this many more bytes; reads and writes
+ * come back short, in pieces of that size, every other call interrupted by a
+ * signal. -1 = off. */
 void mn__file_fail_write_after(int64_t bytes);
-void mn__file_short_reads(int64_t bytes);
+void mn__file_short_calls(int64_t bytes);
 
 #endif

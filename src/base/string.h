@@ -3,6 +3,7 @@
 #ifndef MN__BASE_STRING_H
 #define MN__BASE_STRING_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 
 #include "base/error.h"
@@ -13,13 +14,22 @@ typedef struct mn__string {
     bool failed;
 } mn__string;
 
+/* Room for `bytes` more and the NUL; false when it has failed. */
+bool mn__string_reserve(mn__string *string, int64_t bytes);
 void mn__string_add(mn__string *string, const void *data, int64_t bytes);
 void mn__string_puts(mn__string *string, const char *text);
 void mn__string_printf(mn__string *string, const char *format, ...) MN__PRINTF(2, 3);
-/* `text` as a quoted JSON string; as HTML text. */
+void mn__string_vprintf(mn__string *string, const char *format, va_list arguments)
+    MN__PRINTF(2, 0);
+/* `text` as a quoted JSON string; as HTML text. Bytes that
+ * are no UTF-8 become U+FFFD. */
 void mn__string_json(mn__string *string, const char *text, int64_t bytes);
 void mn__string_html(mn__string *string, const char *text, int64_t bytes);
-void mn__string_clear(mn__string *string); /* keeps the memory */
+/* Empties it, keeps the memory and forgets a failure. */
+void mn__string_clear(mn__string *string);
 void mn__string_free(mn__string *string);
+
+/* Bytes of the UTF-8 character at `text`; 0 where there is no well-formed one. */
+int mn__utf8_length(const void *text, int64_t bytes);
 
 #endif

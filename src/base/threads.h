@@ -8,4 +8,9 @@ int mn__threads_default(void);
 int mn__threads_set(int n);
 int mn__threads(void);
 
+/* CPUs that the quotas of a process's cgroups allow, parts of one rounded up,
+ * or 0 where none is set. `membership` is like /proc/self/cgroup, `mount` like
+ * /sys/fs/cgroup; both versions of cgroups are understood. */
+int mn__threads_quota(const char *membership, const char *mount);
+
 #endif
