@@ -41,10 +41,10 @@ typedef struct mn__batcher_config {
     const int64_t *documents; /* [document_count] instead of a split, in this order;
                                * copied; NULL: the split's, in the data set's order */
     int64_t document_count;
-    int64_t rows, length;      /* B of all ranks together, T */
-    bool shuffle;              /* another order of documents each epoch */
+    int64_t rows, length; /* B of all ranks together, T */
+    bool shuffle;         /* another order of documents each epoch */
     uint64_t seed;
-    bool once;                 /* one epoch, then the end (evaluation); else for ever */
+    bool once;                  /* one epoch, then the end (evaluation); else for ever */
     int64_t first_row, my_rows; /* this rank's rows; my_rows 0: all */
 } mn__batcher_config;
 
@@ -54,8 +54,8 @@ typedef struct mn__cursor_row {
     int64_t offset;   /* contiguous: into the row; documents: into the document */
 } mn__cursor_row;
 typedef struct mn__cursor {
-    int64_t epoch; /* from 0 */
-    int64_t next;  /* documents: place in the epoch's order that the next row takes */
+    int64_t epoch;   /* from 0 */
+    int64_t next;    /* documents: place in the epoch's order that the next row takes */
     int64_t batches; /* yielded so far */
     int64_t tokens;  /* scored so far, all ranks */
     int64_t rows;

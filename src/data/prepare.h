@@ -9,26 +9,26 @@
 #include "data/shards.h"
 
 typedef struct mn__prepare_config {
-    mn__string_list data;      /* [TYPE=]PATH[@SPLIT] (corpus.h) */
-    const char *out;           /* the data set's folder */
-    const char *tokenizer;     /* bytes, characters, words, sentencepiece (with
-                                * train_vocab), or a path: a folder or a .model file */
-    int64_t train_vocab;       /* > 0: train SentencePiece with so many ids */
-    int train_model;           /* 0 bpe, 1 unigram */
-    int64_t train_bytes;       /* from an even sample of lines of so many bytes */
-    int train_on;              /* 0 train: learn from that split; 1 all */
-    int newlines;              /* mn__newlines */
-    double validation, test;   /* shares for corpora without splits of their own */
-    bool one;                  /* a folder is one document */
-    int64_t shard_tokens;      /* a shard ends with the document that reaches this */
+    mn__string_list data;    /* [TYPE=]PATH[@SPLIT] (corpus.h) */
+    const char *out;         /* the data set's folder */
+    const char *tokenizer;   /* bytes, characters, words, sentencepiece (with
+                              * train_vocab), or a path: a folder or a .model file */
+    int64_t train_vocab;     /* > 0: train SentencePiece with so many ids */
+    int train_model;         /* 0 bpe, 1 unigram */
+    int64_t train_bytes;     /* from an even sample of lines of so many bytes */
+    int train_on;            /* 0 train: learn from that split; 1 all */
+    int newlines;            /* mn__newlines */
+    double validation, test; /* shares for corpora without splits of their own */
+    bool one;                /* a folder is one document */
+    int64_t shard_tokens;    /* a shard ends with the document that reaches this */
 } mn__prepare_config;
 
 extern const mn__option mn__prepare_options[];
 
 /* What was done. */
 typedef struct mn__prepare_result {
-    bool already_whole;   /* the folder held this data set; nothing was done */
-    int64_t kept_shards;  /* of an interrupted run */
+    bool already_whole;  /* the folder held this data set; nothing was done */
+    int64_t kept_shards; /* of an interrupted run */
     int64_t empty_documents;
 } mn__prepare_result;
 
