@@ -1,0 +1,43 @@
+#!/bin/sh
+# test_install.sh SOURCE_DIR BINARY_DIR: installs into an empty prefix, then builds and runs a small
+# C program against it, once found by CMake and once by pkg-config.
+set -eu
+source=$1 build=$2
+work=$build/test_install
+rm -rf "$work"
+mkdir -p "$work/user"
+cmake --install "$build" --prefix "$work/prefix" >"$work/install.log"
+
+cat >"$work/user/main.c" <<'END'
+#include <mneme.h>
+#include <stdio.h>
+#include <string.h>
+
+int main(void)
+{
+    puts(mn_version());
+    return strcmp(mn_version(), MN_VERSION) != 0;
+}
+END
+cat >"$work/user/CMakeLists.txt" <<'END'
+cmake_minimum_required(VERSION 3.25)
+project(user LANGUAGES C)
+find_package(mneme 0.1 REQUIRED)
+add_executable(user main.c)
+target_link_libraries(user PRIVATE mneme::mneme)
+END
+# The sanitizer's flags, where this build has one, must reach the program that links it.
+flags=$(sed -n 's/^MNEME_SANITIZE:STRING=\(..*\)/-fsanitize=\1/p' "$build/CMakeCache.txt")
+compiler=$(sed -n 's/^CMAKE_C_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
+
+cmake -S "$work/user" -B "$work/user/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" \
+    -DCMAKE_C_COMPILER="$compiler" -DCMAKE_C_FLAGS="$flags" >"$work/user/configure.log"
+cmake --build "$work/user/build"
+"$work/user/build/user"
+
+PKG_CONFIG_PATH=$(dirname "$(find "$work/prefix" -name mneme.pc)")
+export PKG_CONFIG_PATH
+# shellcheck disable=SC2046,SC2086 # words, on purpose
+"$compiler" $flags "$work/user/main.c" -o "$work/user/by_pkgconfig" \
+    $(pkg-config --cflags --libs mneme)
+"$work/user/by_pkgconfig"
