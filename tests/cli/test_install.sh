@@ -1,6 +1,7 @@
 #!/bin/sh
 # test_install.sh SOURCE_DIR BINARY_DIR: installs into an empty prefix, then builds and runs a small
-# C program against it, once found by CMake and once by pkg-config.
+# C program against it, once found by CMake and once by pkg-config. The whole archive is linked, so
+# that a dependency which either of them forgets to name is an error here.
 set -eu
 source=$1 build=$2
 work=$build/test_install
@@ -20,11 +21,11 @@ int main(void)
 }
 END
 cat >"$work/user/CMakeLists.txt" <<'END'
-cmake_minimum_required(VERSION 3.25)
+cmake_minimum_required(VERSION 3.24)
 project(user LANGUAGES C)
 find_package(mneme 0.1 REQUIRED)
 add_executable(user main.c)
-target_link_libraries(user PRIVATE mneme::mneme)
+target_link_libraries(user PRIVATE "$<LINK_LIBRARY:WHOLE_ARCHIVE,mneme::mneme>")
 END
 # The sanitizer's flags, where this build has one, must reach the program that links it.
 flags=$(sed -n 's/^MNEME_SANITIZE:STRING=\(..*\)/-fsanitize=\1/p' "$build/CMakeCache.txt")
@@ -39,5 +40,6 @@ PKG_CONFIG_PATH=$(dirname "$(find "$work/prefix" -name mneme.pc)")
 export PKG_CONFIG_PATH
 # shellcheck disable=SC2046,SC2086 # words, on purpose
 "$compiler" $flags "$work/user/main.c" -o "$work/user/by_pkgconfig" \
+    -Wl,--whole-archive "$(find "$work/prefix" -name libmneme.a)" -Wl,--no-whole-archive \
     $(pkg-config --cflags --libs mneme)
 "$work/user/by_pkgconfig"
