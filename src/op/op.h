@@ -1,0 +1,136 @@
+/* Differentiable operations. Each lives in a file of its own, forward beside
+ * backward. Shapes are checked: a wrong one fails the tape. Every var may be
+ * NULL where its comment says so, and is otherwise an earlier failure.
+ *
+ * Types: products, attention and activations run in tape->compute; the
+ * residual stream, norms' statistics, losses and parameters' gradients are F32.
+ *
+ * Letters: B rows, T queries, S keys, H heads, G key-value heads, D head width,
+ * C model width, F feed-forward width, V vocabulary. [..., C] is any rank. */
+#ifndef MN__OP_OP_H
+#define MN__OP_OP_H
+
+#include "tensor/tape.h"
+
+/* y [..., out] = activation(x [..., in] weight^T + bias); weight [out, in],
+ * bias [out] or NULL. x is cast to the compute type if need be; y has it. */
+mn__var *mn__op_linear(mn__tape *tape, mn__var *x, mn__var *weight, mn__var *bias,
+                       mn__activation activation);
+/* Batched product: a [..., M, K] b -> [..., M, N]; b [..., K, N], or [..., N, K]
+ * where transposed. The leading sizes are equal (a rank of 2 to 4). */
+mn__var *mn__op_matmul(mn__tape *tape, mn__var *a, mn__var *b, bool transposed);
+
+/* Rows of table [V, C] for ids [B, T]: F32 [B, T, C] times scale. ids in
+ * caller's memory, which lives to the reset; an id < 0 gives zeros. */
+mn__var *mn__op_embed(mn__tape *tape, mn__var *table, const int32_t *ids, int64_t B, int64_t T,
+                      float scale);
+
+/* RMS norm or layer norm over the last dimension; gain, bias [C] or NULL. */
+typedef enum mn__norm_kind { MN__NORM_LAYER, MN__NORM_RMS } mn__norm_kind;
+mn__var *mn__op_norm(mn__tape *tape, mn__norm_kind kind, mn__var *x, mn__var *gain, mn__var *bias,
+                     float epsilon, mn__dtype out);
+
+/* Rotary positions on x [B, T, H, D]; positions [B * T] and frequencies [pairs]
+ * in caller's memory. See kernel.h. */
+typedef struct mn__rope {
+    int64_t pairs;
+    const float *frequencies;
+    bool interleaved;
+    float magnitude;
+} mn__rope;
+mn__var *mn__op_rope(mn__tape *tape, mn__var *x, const int64_t *positions, const mn__rope *rope);
+
+mn__var *mn__op_activate(mn__tape *tape, mn__activation activation, mn__var *x);
+/* activation(gate) * up, element by element. */
+mn__var *mn__op_gate(mn__tape *tape, mn__activation activation, mn__var *gate, mn__var *up);
+/* Identity unless tape->training. */
+mn__var *mn__op_dropout(mn__tape *tape, mn__var *x, float p);
+/* a op b of one size, or b one row [C] repeated. The type is a's. */
+mn__var *mn__op_add(mn__tape *tape, mn__var *a, mn__var *b);
+mn__var *mn__op_subtract(mn__tape *tape, mn__var *a, mn__var *b);
+mn__var *mn__op_multiply(mn__tape *tape, mn__var *a, mn__var *b);
+mn__var *mn__op_scale(mn__tape *tape, mn__var *x, float factor);
+/* F32 [1]: the sum of all elements, their mean, the mean of their squares. */
+mn__var *mn__op_sum(mn__tape *tape, mn__var *x);
+mn__var *mn__op_mean(mn__tape *tape, mn__var *x);
+mn__var *mn__op_mean_squares(mn__tape *tape, mn__var *x);
+mn__var *mn__op_softmax(mn__tape *tape, mn__var *x);
+
+/* Copies: another type (x itself if it has it already); parts end to end. */
+mn__var *mn__op_cast(mn__tape *tape, mn__var *x, mn__dtype dtype);
+mn__var *mn__op_concat(mn__tape *tape, int axis, mn__var *const *parts, int count);
+/* Views, without a copy. mn__op_split cuts an axis into `count` parts of the
+ * sizes given, which must add up; false on failure. */
+mn__var *mn__op_slice(mn__tape *tape, mn__var *x, int axis, int64_t start, int64_t count);
+bool mn__op_split(mn__tape *tape, mn__var *x, int axis, const int64_t *sizes, int count,
+                  mn__var **parts);
+mn__var *mn__op_reshape(mn__tape *tape, mn__var *x, int rank, const int64_t *size);
+/* The same value without a way for gradients. */
+mn__var *mn__op_detach(mn__tape *tape, mn__var *x);
+
+/* Rows by index: x [N, C], index [count] in caller's memory: [count, C];
+ * index < 0: zeros. */
+mn__var *mn__op_gather(mn__tape *tape, mn__var *x, const int32_t *index, int64_t count);
+/* out [rows, C] = 0; out[index[i]] += x[i]. F32. */
+mn__var *mn__op_scatter(mn__tape *tape, mn__var *x, const int32_t *index, int64_t rows);
+/* The k largest per row of x [..., N]: indices [rows, k] in the step's memory,
+ * and values if not NULL; no gradient passes. NULL on failure. */
+int32_t *mn__op_top_k(mn__tape *tape, mn__var *x, int64_t k, float **values);
+
+/* ---- Attention ------------------------------------------------------------------ */
+
+/* One list of keys. As mn__key_group, with vars for what can have a gradient. */
+typedef struct mn__keys {
+    mn__var *keys, *values;        /* [B, S, G, D] */
+    const int64_t *first, *length; /* [B] or NULL */
+    const uint8_t *keep;           /* [B, S] or NULL */
+    const int32_t *query_segment, *key_segment;
+    mn__mask mask;
+    int64_t offset, window;
+    mn__position position;
+    const float *slopes;           /* ALIBI */
+    mn__var *table;                /* T5 [buckets, H] */
+    int64_t far;
+    mn__var *relative, *u, *v;     /* XL: [limit + 1, H, D], [H, D], [H, D] */
+    mn__var *shaw_keys, *shaw_values;
+    int64_t limit;
+    mn__var *bias;                 /* [B, G, S] or NULL */
+} mn__keys;
+
+typedef struct mn__attention_args {
+    mn__var *queries; /* [B, T, H, D] */
+    float scale;
+    mn__var *scales, *sink; /* [H] or NULL */
+    const int64_t *valid;   /* [B]: real queries of each row; NULL: all */
+    int groups;
+    mn__keys group[MN__GROUPS_MAX];
+    float *group_mass;               /* see mn__attention_call; or NULL */
+    float *key_mass[MN__GROUPS_MAX];
+    float **lse;                     /* receives [B, H, T] in the step's memory; or NULL */
+} mn__attention_args;
+
+/* [B, T, H, D] in the compute type. */
+mn__var *mn__op_attention(mn__tape *tape, const mn__attention_args *args);
+/* Keys of each query's own: queries [B, T, H, D], keys and values
+ * [B * T, H, K, D], index [B, T, H, K] (< 0 hides one; NULL: all there). */
+mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *keys,
+                                   mn__var *values, const int64_t *index, float scale,
+                                   mn__var *scales);
+
+/* ---- Head -------------------------------------------------------------------------- */
+
+/* Cross-entropy of hidden [N, C] against weight [V, C] (tied: the embedding
+ * table) in chunks of rows, so that N x V logits never exist at once; the
+ * gradients of hidden and weight are made in the forward pass of each chunk.
+ * Returns sum_r weights[r] loss[r] * scale, F32 [1]; losses [N] (may be NULL)
+ * receives each row's nats. targets, weights: caller's memory. */
+typedef struct mn__head_loss {
+    mn__var *hidden, *weight, *bias; /* bias [V] or NULL */
+    const int32_t *targets;
+    const float *weights;
+    float logit_scale, z, scale;
+    float *losses;
+} mn__head_loss;
+mn__var *mn__op_head_loss(mn__tape *tape, const mn__head_loss *args);
+
+#endif
