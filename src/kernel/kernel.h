@@ -37,6 +37,7 @@ typedef struct mn__queue {
     const mn__kernels *kernels;
     mn__arena scratch;
     struct mn__matmul_cache *matmuls; /* oneDNN primitives by shape */
+    bool failed; /* a kernel lacked scratch: see mn__queue_check */
 } mn__queue;
 
 /* The best level of this machine that MNEME_CPU (plain, baseline, v3, v4,
@@ -49,6 +50,12 @@ const char *mn__level_name(mn__level level);
 const mn__kernels *mn__kernel_table(mn__level level);
 mn_status mn__queue_open(mn__queue *queue, const mn__kernels *kernels, mn_error *error);
 void mn__queue_close(mn__queue *queue);
+/* A kernel that gets no memory for its scratch leaves its output undefined and
+ * says so here: ask after a step, before its results are used. Clears the mark. */
+mn_status mn__queue_check(mn__queue *queue, mn_error *error);
+/* For kernels: scratch until the caller releases its mark; NULL, with the mark
+ * set, when memory is short. */
+void *mn__queue_scratch(mn__queue *queue, int64_t bytes);
 
 /* ---- Arguments ---------------------------------------------------------------- */
 
@@ -265,7 +272,8 @@ struct mn__kernels {
 
     /* out = (in - mean) * rstd * gain + bias. rms: mean = 0. mean and rstd
      * [rows] are kept for backward (NULL: not kept; rms has no mean). gain and
-     * bias [columns] may be NULL. In backward dgain, dbias are added to. */
+     * bias [columns] may be NULL. In backward dgain, dbias are added to (NULL: not
+     * wanted; so is dx.data NULL). */
     void (*norm)(mn__queue *, bool rms, float epsilon, mn__matrix out, mn__matrix in,
                  const float *gain, const float *bias, float *mean, float *rstd);
     void (*norm_backward)(mn__queue *, bool rms, mn__matrix dx, bool accumulate, float *dgain,
@@ -285,17 +293,19 @@ struct mn__kernels {
     void (*dropout)(mn__queue *, mn__matrix out, mn__matrix in, float p, mn__random_key key);
 
     /* out[r] = scale * table[ids[r]] (ids < 0: zeros);
-     * table[ids[r]] += scale * in[r], in F32, in the order of r. */
+     * table[ids[r]] += scale * in[r] in the order of r (ids < 0: not); that table is F32. */
     void (*gather)(mn__queue *, mn__matrix out, mn__matrix table, const int32_t *ids, float scale);
     void (*scatter_add)(mn__queue *, mn__matrix table, mn__matrix in, const int32_t *ids,
                         float scale);
 
     /* Rows of softmax over the first length[r] columns (NULL: all), the rest 0;
+     * a row without a finite or larger value in them is all 0.
      * dx (+)= p (dy - sum p dy). */
     void (*softmax)(mn__queue *, mn__matrix out, mn__matrix in, const int64_t *length);
     void (*softmax_backward)(mn__queue *, mn__matrix dx, bool accumulate, mn__matrix p,
                              mn__matrix dy);
-    /* The k largest of each row, by value descending, ties by index ascending. */
+    /* The k <= columns largest of each row, by value descending, ties by index
+     * ascending; NaN counts as larger than every number. values, indices [rows, k]. */
     void (*top_k)(mn__queue *, int64_t k, float *values, int32_t *indices, mn__matrix in);
 
     void (*cross_entropy)(mn__queue *, const mn__cross_entropy *);

@@ -1,0 +1,7 @@
+/* The table of one CPU level: what every file of this folder offers. */
+#include "kernel/cpu/level.h"
+
+void MN__KERNEL(fill)(mn__kernels *kernels)
+{
+    (void)kernels;
+}

@@ -1,0 +1,95 @@
+/* Matrix products, as defined: c = activation(a b + bias), summed in double
+ * precision and rounded once. A packed matrix is a plain copy. */
+#include "kernel/plain.h"
+
+#include "base/memory.h"
+
+struct mn__packed {
+    int64_t k, n;
+    mn__dtype dtype;
+    _Alignas(64) unsigned char data[]; /* [k, n] */
+};
+
+static double product(const mn__matmul *call, const void *a, const void *b, int64_t i, int64_t j)
+{
+    mn__dtype b_dtype = call->packed ? call->packed->dtype : call->b.dtype;
+    int64_t row = call->packed ? call->n : call->b.row;
+    int64_t column = call->packed ? 1 : call->b.column;
+    double sum = 0;
+    for (int64_t l = 0; l < call->k; l++)
+        sum += (double)mn__element(a, call->a.dtype, i * call->a.row + l * call->a.column) *
+               (double)mn__element(b, b_dtype, l * row + j * column);
+    return sum;
+}
+
+static void multiply(const mn__matmul *call, const void *a, const void *b, void *c)
+{
+    for (int64_t i = 0; i < call->m; i++)
+        for (int64_t j = 0; j < call->n; j++) {
+            double sum = product(call, a, b, i, j) + (call->bias ? (double)call->bias[j] : 0.0);
+            int64_t at = i * call->c_row + j;
+            sum = mn__plain_activate(call->activation, sum);
+            if (call->accumulate)
+                sum += (double)mn__element(c, call->c_dtype, at);
+            mn__element_set(c, call->c_dtype, at, sum);
+        }
+}
+
+static const void *operand_at(const mn__operand *operand, int64_t first, int64_t second)
+{
+    int64_t offset = first * operand->outer[0] + second * operand->outer[1];
+    return (const char *)operand->data + offset * mn__dtype_bytes(operand->dtype);
+}
+
+static void matmul(mn__queue *queue, const mn__matmul *call)
+{
+    (void)queue;
+    for (int64_t first = 0; first < call->batch[0]; first++)
+        for (int64_t second = 0; second < call->batch[1]; second++) {
+            int64_t c = first * call->c_outer[0] + second * call->c_outer[1];
+            multiply(call, operand_at(&call->a, first, second),
+                     call->packed ? call->packed->data : operand_at(&call->b, first, second),
+                     (char *)call->c + c * mn__dtype_bytes(call->c_dtype));
+        }
+}
+
+static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+{
+    (void)queue;
+    int64_t bytes = mn__size_product(mn__size_product(k, n), mn__dtype_bytes(dtype));
+    return bytes < 0 ? -1 : bytes + (int64_t)sizeof(mn__packed);
+}
+
+static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+{
+    mn__packed *packed = mn__malloc(pack_bytes(queue, k, n, dtype));
+    if (packed) {
+        packed->k = k;
+        packed->n = n;
+        packed->dtype = dtype;
+    }
+    return packed;
+}
+
+static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
+{
+    (void)queue;
+    for (int64_t l = 0; l < packed->k; l++)
+        for (int64_t j = 0; j < packed->n; j++)
+            mn__element_set(packed->data, packed->dtype, l * packed->n + j,
+                            (double)mn__element(b.data, b.dtype, l * b.row + j * b.column));
+}
+
+static void pack_free(mn__packed *packed)
+{
+    mn__free(packed);
+}
+
+void mn__plain_fill_matmul(mn__kernels *kernels)
+{
+    kernels->matmul = matmul;
+    kernels->pack_bytes = pack_bytes;
+    kernels->pack_new = pack_new;
+    kernels->pack = pack;
+    kernels->pack_free = pack_free;
+}
