@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # need_packages GROUP...: installs what the groups of `packages` name and the machine lacks.
 # Sourced by ./dev. With everything present it calls no package manager and no network.
 

@@ -3,7 +3,7 @@
 # C program against it, once found by CMake and once by pkg-config. The whole archive is linked, so
 # that a dependency which either of them forgets to name is an error here.
 set -eu
-source=$1 build=$2
+build=$2
 work=$build/test_install
 rm -rf "$work"
 mkdir -p "$work/user"
