@@ -106,6 +106,11 @@ typedef struct mn__matmul {
 
 /* ---- Attention ------------------------------------------------------------------ */
 
+/* T5's one-sided bucket of a distance (below 0: as 0): the first half of the
+ * buckets is exact, the rest logarithmic up to `far`, the last takes all beyond
+ * (Raffel et al. 2020, as in the authors' code; float logarithms). */
+int64_t mn__t5_bucket(int64_t distance, int64_t buckets, int64_t far);
+
 typedef enum mn__mask {
     MN__MASK_NONE,
     MN__MASK_CAUSAL,    /* key position <= query position */
@@ -118,8 +123,8 @@ typedef enum mn__mask {
 typedef enum mn__position {
     MN__POSITION_NONE,
     MN__POSITION_ALIBI, /* - slope[h] * distance */
-    MN__POSITION_T5,    /* table[bucket(distance), h] */
-    MN__POSITION_XL,    /* Transformer-XL: (q + v) . r[min(distance, limit)], and u on the content */
+    MN__POSITION_T5,    /* table[mn__t5_bucket(distance), h] */
+    MN__POSITION_XL,    /* Transformer-XL: (q + v) . r[clip(distance)], and (q + u) . k */
     MN__POSITION_SHAW   /* q . a_key[clip(distance)], and a_value[clip(distance)] on the output */
 } mn__position;
 
@@ -139,22 +144,24 @@ typedef struct mn__key_group {
     const float *slopes;        /* ALIBI: [H] */
     const float *table;         /* T5: [buckets, H] */
     int64_t buckets, far;       /* T5: and its max distance */
-    const void *relative;       /* XL: r, [limit + 1, H, D], the dtype of the queries; distance >= 0 */
+    const void *relative;       /* XL: r, [limit + 1, H, D], the dtype of the queries */
     const float *u, *v;         /* XL: [H, D] or NULL (zero) */
-    const float *shaw_keys, *shaw_values; /* SHAW: [2 limit + 1, D], row limit is distance 0; may be NULL */
-    int64_t limit;              /* XL, SHAW: distances are clipped to it */
+    /* SHAW: [2 limit + 1, D] or NULL; row limit + clip(distance). */
+    const float *shaw_keys, *shaw_values;
+    int64_t limit;              /* distances are clipped to 0..limit (XL), +-limit (SHAW) */
     const float *bias;          /* [B, G, count] added to the scaled score, or NULL: log counts */
     int64_t bias_stride[2];     /* of b, g */
 } mn__key_group;
 
 enum { MN__GROUPS_MAX = 6 };
 
-/* score = (q . k + position) * scale * scales[h] + key bias, over all groups;
- * a T5 or ALiBi term is added after `scale` and before `scales[h]`
- * (Memorizing Transformers, sheet: order (q.k + bias) * |s|).
+/* score = ((q . k + x) * scale + y) * scales[h] + key bias, over all groups: x
+ * is the XL or Shaw term, y the ALiBi or T5 term (Memorizing Transformers,
+ * section 3: the scale per head multiplies the sum of content and bias).
  * p = softmax over every visible key and, if given, the sink: a logit without
- * value. A query that sees nothing gets output 0 and lse -inf.
- * Query heads h share the keys of head h * G / H. */
+ * value. A query that sees nothing gets output 0, masses 0 and, without a
+ * sink, lse -inf. Query heads h share the keys of head h * G / H. Every output
+ * is set. Backward reads the `out` and `lse` that forward wrote. */
 typedef struct mn__attention_call {
     int64_t B, T, H, G, D;
     mn__dtype dtype;          /* of queries, keys, values, out: F32 or BF16 */
@@ -166,7 +173,8 @@ typedef struct mn__attention_call {
     float scale;
     const float *scales;      /* [H] or NULL */
     const float *sink;        /* [H] or NULL */
-    const int64_t *queries_valid; /* [B]: queries beyond are skipped, output 0; NULL: T */
+    const int64_t *queries_valid; /* [B]: queries beyond are skipped: output and masses 0,
+                                     lse -inf; NULL: T */
     int groups;
     mn__key_group group[MN__GROUPS_MAX];
     float *group_mass;                  /* [B, H, T, groups] or NULL */
@@ -194,8 +202,10 @@ typedef struct mn__attention_gradients {
     float *scales, *sink; /* [H] */
 } mn__attention_gradients;
 
-/* Attention in which every query has keys of its own: [B, T, H, K, D].
- * index < 0 in `index` [B, T, H, K] hides one. No position terms. */
+/* Attention in which every query has keys of its own: [B, T, H, K, D],
+ * contiguous, with score = q . k * scale * scales[h]. index < 0 in `index`
+ * [B, T, H, K] (NULL: none) hides one. A query that sees nothing gets output 0
+ * and lse -inf. Backward reads the `out` and `lse` that forward wrote. */
 typedef struct mn__gathered_call {
     int64_t B, T, H, K, D;
     mn__dtype dtype;
