@@ -94,6 +94,8 @@ static void fill_plain(mn__kernels *kernels)
     mn__plain_fill_norm(kernels);
     mn__plain_fill_rows(kernels);
     mn__plain_fill_training(kernels);
+    mn__plain_fill_attention(kernels);
+    mn__plain_fill_gathered(kernels);
 }
 
 /* Every level starts from the one below, so that none has a hole. */

@@ -10,6 +10,8 @@ void mn__plain_fill_activation(mn__kernels *kernels);
 void mn__plain_fill_norm(mn__kernels *kernels);
 void mn__plain_fill_rows(mn__kernels *kernels);
 void mn__plain_fill_training(mn__kernels *kernels);
+void mn__plain_fill_attention(mn__kernels *kernels);
+void mn__plain_fill_gathered(mn__kernels *kernels);
 
 /* f(x) and f'(x) in double precision. */
 double mn__plain_activate(mn__activation activation, double x);

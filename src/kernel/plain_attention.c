@@ -63,8 +63,7 @@ static int64_t relative_at(const mn__attention_call *call, const mn__key_group *
 static int64_t shaw_at(const mn__attention_call *call, const mn__key_group *group, query at,
                        int64_t j)
 {
-    return (group->limit + clip(distance_of(group, at, j), -group->limit, group->limit)) *
-           call->D;
+    return (group->limit + clip(distance_of(group, at, j), -group->limit, group->limit)) * call->D;
 }
 
 static int64_t t5_at(const mn__attention_call *call, const mn__key_group *group, query at,
@@ -88,8 +87,8 @@ static bool is_masked(const mn__key_group *group, query at, int64_t j, int64_t T
     case MN__MASK_BAND_STRICT:
         return distance < 1 || distance > group->window;
     case MN__MASK_SEGMENTED:
-        return distance < 0 || group->query_segment[at.b * T + at.t] !=
-                                   group->key_segment[at.b * group->count + j];
+        return distance < 0 ||
+               group->query_segment[at.b * T + at.t] != group->key_segment[at.b * group->count + j];
     }
     return false;
 }
@@ -159,8 +158,8 @@ static double score_of(const mn__attention_call *call, const mn__key_group *grou
 {
     double score = unscaled_score(call, group, at, j) * head_scale(call->scales, at.h);
     if (group->bias)
-        score += (double)group->bias[at.b * group->bias_stride[0] +
-                                     at.g * group->bias_stride[1] + j];
+        score +=
+            (double)group->bias[at.b * group->bias_stride[0] + at.g * group->bias_stride[1] + j];
     return score;
 }
 
@@ -209,8 +208,7 @@ static double softmax_of(const mn__attention_call *call, query at, double *p)
 static double value_element(const mn__attention_call *call, const mn__key_group *group, query at,
                             int64_t j, int64_t d)
 {
-    double value =
-        (double)mn__element(group->values, call->dtype, value_at(group, at, j) + d);
+    double value = (double)mn__element(group->values, call->dtype, value_at(group, at, j) + d);
     if (group->position == MN__POSITION_SHAW && group->shaw_values)
         value += (double)group->shaw_values[shaw_at(call, group, at, j) + d];
     return value;
@@ -260,7 +258,7 @@ static void forward(mn__queue *queue, const mn__attention_call *call)
     for (int64_t b = 0; b < call->B; b++)
         for (int64_t h = 0; h < call->H; h++)
             for (int64_t t = 0; t < call->T; t++) {
-                query at = { b, t, h, h * call->G / call->H };
+                query at = {b, t, h, h * call->G / call->H};
                 call->lse[(b * call->H + h) * call->T + t] = (float)softmax_of(call, at, p);
                 for (int64_t d = 0; d < call->D; d++)
                     mn__element_set(call->out, call->dtype,
@@ -276,8 +274,8 @@ static void forward(mn__queue *queue, const mn__attention_call *call)
 /* Sums in double; the gradients of queries, keys and values are rounded once,
  * at the end. */
 typedef struct sums {
-    double *p;       /* [count_keys] */
-    double *queries; /* [D], of the query at hand */
+    double *p;                                             /* [count_keys] */
+    double *queries;                                       /* [D], of the query at hand */
     double *keys[MN__GROUPS_MAX], *values[MN__GROUPS_MAX]; /* [B, count, G, D] */
 } sums;
 
@@ -317,9 +315,8 @@ static void add_float(float *sum, int64_t index, double x)
 }
 
 /* What the score ((q . k + x) * scale + y) * scales[h] + bias hands on. */
-static void score_backward(const mn__attention_call *call,
-                           const mn__attention_gradients *gradients, int i, query at, int64_t j,
-                           double dscore, sums *sums)
+static void score_backward(const mn__attention_call *call, const mn__attention_gradients *gradients,
+                           int i, query at, int64_t j, double dscore, sums *sums)
 {
     const mn__key_group *group = &call->group[i];
     const struct mn__group_gradients *to = &gradients->group[i];
@@ -364,8 +361,8 @@ static void values_backward(const mn__attention_call *call,
     }
 }
 
-static void query_backward(const mn__attention_call *call,
-                           const mn__attention_gradients *gradients, query at, sums *sums)
+static void query_backward(const mn__attention_call *call, const mn__attention_gradients *gradients,
+                           query at, sums *sums)
 {
     double lse = softmax_of(call, at, sums->p), mean = 0;
     for (int64_t d = 0; d < call->D; d++) {
@@ -404,11 +401,11 @@ static void put_keys_and_values(const mn__attention_call *call,
     for (int64_t b = 0; to->keys && b < call->B; b++)
         for (int64_t g = 0; g < call->G; g++)
             for (int64_t j = 0; j < call->group[i].count; j++) {
-                int64_t from = sum_at(call, i, (query){ .b = b, .g = g }, j);
+                int64_t from = sum_at(call, i, (query){.b = b, .g = g}, j);
                 put(to->keys, call->dtype, offset_of(to->key_stride, b, j, g), to->accumulate,
                     sums->keys[i] + from, call->D);
-                put(to->values, call->dtype, offset_of(to->value_stride, b, j, g),
-                    to->accumulate, sums->values[i] + from, call->D);
+                put(to->values, call->dtype, offset_of(to->value_stride, b, j, g), to->accumulate,
+                    sums->values[i] + from, call->D);
             }
 }
 
@@ -422,11 +419,11 @@ static void backward(mn__queue *queue, const mn__attention_call *call,
     for (int64_t b = 0; b < call->B; b++)
         for (int64_t h = 0; h < call->H; h++)
             for (int64_t t = 0; t < call->T; t++) {
-                query_backward(call, gradients, (query){ b, t, h, h * call->G / call->H }, &sums);
+                query_backward(call, gradients, (query){b, t, h, h * call->G / call->H}, &sums);
                 if (gradients->queries)
                     put(gradients->queries, call->dtype,
-                        offset_of(gradients->query_stride, b, t, h),
-                        gradients->queries_accumulate, sums.queries, call->D);
+                        offset_of(gradients->query_stride, b, t, h), gradients->queries_accumulate,
+                        sums.queries, call->D);
             }
     for (int i = 0; i < call->groups; i++)
         put_keys_and_values(call, gradients, i, &sums);

@@ -36,8 +36,8 @@ static double softmax_of(const mn__gathered_call *call, int64_t n, double *p)
     double largest = -INFINITY, sum = 0;
     bool sees = false; /* something, be it NaN */
     for (int64_t k = 0; k < call->K; k++) {
-        p[k] = is_visible(call, n, k) ? unscaled_score(call, n, k) * head_scale(call, n)
-                                      : -INFINITY;
+        p[k] =
+            is_visible(call, n, k) ? unscaled_score(call, n, k) * head_scale(call, n) : -INFINITY;
         largest = p[k] > largest ? p[k] : largest;
         sees = sees || p[k] != -INFINITY;
     }
@@ -55,8 +55,8 @@ static double output_element(const mn__gathered_call *call, int64_t n, const dou
     double sum = 0;
     for (int64_t k = 0; k < call->K; k++)
         if (is_visible(call, n, k))
-            sum += p[k] * (double)mn__element(call->values, call->dtype,
-                                              (n * call->K + k) * call->D + d);
+            sum += p[k] *
+                   (double)mn__element(call->values, call->dtype, (n * call->K + k) * call->D + d);
     return sum;
 }
 
@@ -70,8 +70,7 @@ static void gathered(mn__queue *queue, const mn__gathered_call *call)
         int64_t b = n / (call->T * call->H), t = n / call->H % call->T, h = n % call->H;
         call->lse[(b * call->H + h) * call->T + t] = (float)softmax_of(call, n, p);
         for (int64_t d = 0; d < call->D; d++)
-            mn__element_set(call->out, call->dtype, n * call->D + d,
-                            output_element(call, n, p, d));
+            mn__element_set(call->out, call->dtype, n * call->D + d, output_element(call, n, p, d));
     }
     mn__arena_release(&queue->scratch, mark);
 }
@@ -83,8 +82,8 @@ static void query_backward(const mn__gathered_call *call, int64_t n, double *p, 
     softmax_of(call, n, p);
     double mean = 0;
     for (int64_t d = 0; d < call->D; d++)
-        mean += (double)mn__element(dout, call->dtype, n * call->D + d) *
-                output_element(call, n, p, d);
+        mean +=
+            (double)mn__element(dout, call->dtype, n * call->D + d) * output_element(call, n, p, d);
     double factor = (double)call->scale * head_scale(call, n);
     for (int64_t k = 0; k < call->K; k++) {
         int64_t row = (n * call->K + k) * call->D;
@@ -115,8 +114,7 @@ static void query_backward(const mn__gathered_call *call, int64_t n, double *p, 
 }
 
 static void gathered_backward(mn__queue *queue, const mn__gathered_call *call, const void *dout,
-                              void *dq, bool accumulate, void *dkeys, void *dvalues,
-                              float *dscales)
+                              void *dq, bool accumulate, void *dkeys, void *dvalues, float *dscales)
 {
     mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
     double *p = mn__queue_scratch(queue, call->K * (int64_t)sizeof *p);
