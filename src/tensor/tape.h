@@ -23,7 +23,7 @@ typedef struct mn__tape mn__tape;
 struct mn__var {
     mn__tensor value;
     bool wants_gradient;
-    bool gradient_set; /* has a first contribution */
+    bool gradient_set; /* all of it has a first contribution */
     void *gradient;    /* contiguous, the dtype of value; NULL: none yet */
     mn__param *param;  /* the parameter that this var stands for, or NULL */
     mn__var *whole;    /* a view's var, which holds this one's gradient */
@@ -49,7 +49,8 @@ struct mn__tape {
     mn__arena nodes;       /* vars and records */
     mn__store values;      /* tensors that live to the step's end */
     mn__store gradients;   /* the pool's memory */
-    struct mn__pooled *pooled, *cells;
+    mn__arena cells;       /* the pool's list */
+    struct mn__pooled *pooled, *spare;
     mn__record *last;
     mn_status status;
     mn_error error;

@@ -33,6 +33,8 @@ bool mn__tensor_reshape(const mn__tensor *tensor, int rank, const int64_t *size,
  * tensor, and the n-th of them. One for a contiguous tensor. */
 int64_t mn__tensor_matrices(const mn__tensor *tensor);
 mn__matrix mn__tensor_matrix(const mn__tensor *tensor, int64_t n);
+/* The n-th of the tensor's rows (vectors along the last dimension). */
+mn__matrix mn__tensor_row(const mn__tensor *tensor, int64_t n);
 /* "[8, 1024, 384]" into text. */
 const char *mn__tensor_sizes(const mn__tensor *tensor, char text[64]);
 

@@ -1,0 +1,144 @@
+/* Parameters and buffers. */
+#include "tensor/param.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+void mn__params_init(mn__params *params, mn__device *device, uint64_t seed)
+{
+    *params = (mn__params){.device = device, .random = {.seed = seed}};
+    mn__arena_init(&params->nodes, 1 << 14);
+    mn__store_init(&params->store, device, 1 << 20);
+}
+
+void mn__params_free(mn__params *params)
+{
+    mn__store_free(&params->store);
+    mn__arena_free(&params->nodes);
+    mn__free(params->items);
+    *params = (mn__params){0};
+}
+
+static bool make_room(mn__params *params)
+{
+    if (params->count < params->capacity)
+        return true;
+    int64_t capacity = params->capacity ? 2 * params->capacity : 64;
+    mn__param **items = mn__realloc(params->items, capacity * (int64_t)sizeof *items);
+    if (!items)
+        return false;
+    params->items = items;
+    params->capacity = capacity;
+    return true;
+}
+
+static void fill(mn__params *params, mn__param *param, mn__init init)
+{
+    int64_t n = mn__tensor_elements(&param->value);
+    mn__matrix all = {param->value.data, MN__F32, 1, n, n};
+    params->random.operation++;
+    if (init.kind != MN__INIT_NORMAL) {
+        mn__queue *queue = &params->device->queue;
+        queue->kernels->fill(queue, all, init.kind == MN__INIT_ZERO ? 0.0f : init.mean);
+        return;
+    }
+    if (params->device->counting)
+        return;
+    float *value = param->value.data;
+    mn__random_fill_normal(params->random, init.deviation, value, n);
+    if (init.mean != 0.0f)
+        for (int64_t i = 0; i < n; i++)
+            value[i] += init.mean;
+}
+
+mn__param *mn__params_add(mn__params *params, const char *name, int rank, const int64_t *size,
+                          mn__init init)
+{
+    assert(!mn__params_find(params, name));
+    mn__param *param = mn__arena_calloc(&params->nodes, 1, sizeof *param);
+    if (!param || !make_room(params))
+        return NULL;
+    param->name = mn__arena_strdup(&params->nodes, name);
+    param->value = mn__tensor_of(NULL, MN__F32, rank, size);
+    param->value.data = mn__store_alloc(&params->store, mn__tensor_bytes(&param->value));
+    if (!param->name || !param->value.data)
+        return NULL;
+    param->decays = rank >= 2;
+    param->version = 1;
+    fill(params, param, init);
+    params->items[params->count++] = param;
+    return param;
+}
+
+mn__param *mn__params_add_buffer(mn__params *params, const char *name, int rank,
+                                 const int64_t *size, mn__init init)
+{
+    mn__param *param = mn__params_add(params, name, rank, size, init);
+    if (param) {
+        param->buffer = true;
+        param->decays = false;
+    }
+    return param;
+}
+
+mn__param *mn__params_find(const mn__params *params, const char *name)
+{
+    for (int64_t i = 0; i < params->count; i++)
+        if (!strcmp(params->items[i]->name, name))
+            return params->items[i];
+    return NULL;
+}
+
+mn_status mn__params_prepare_gradients(mn__params *params, mn_error *error)
+{
+    for (int64_t i = 0; i < params->count; i++) {
+        mn__param *param = params->items[i];
+        if (param->buffer || param->gradient)
+            continue;
+        param->gradient = mn__store_alloc(&params->store, mn__tensor_bytes(&param->value));
+        if (!param->gradient)
+            return mn__fail(error, MN_ERROR_MEMORY, "train a smaller model",
+                            "no memory for the gradient of %s", param->name);
+    }
+    return MN_OK;
+}
+
+void mn__params_clear_gradients(mn__params *params)
+{
+    for (int64_t i = 0; i < params->count; i++)
+        params->items[i]->gradient_set = false;
+}
+
+void mn__param_changed(mn__param *param)
+{
+    param->version++;
+}
+
+mn__tensor mn__param_in(mn__params *params, mn__param *param, mn__dtype dtype)
+{
+    if (dtype == MN__F32)
+        return param->value;
+    if (!param->bf16.data) {
+        mn__tensor copy = mn__tensor_of(NULL, MN__BF16, param->value.rank, param->value.size);
+        copy.data = mn__store_alloc(&params->store, mn__tensor_bytes(&copy));
+        param->bf16 = copy;
+    }
+    if (param->bf16.data && param->bf16_version != param->version) {
+        mn__queue *queue = &params->device->queue;
+        queue->kernels->convert(queue, mn__tensor_matrix(&param->bf16, 0),
+                                mn__tensor_matrix(&param->value, 0));
+        param->bf16_version = param->version;
+    }
+    return param->bf16;
+}
+
+int64_t mn__params_elements(const mn__params *params)
+{
+    int64_t elements = 0;
+    for (int64_t i = 0; i < params->count; i++)
+        if (!params->items[i]->buffer)
+            elements += mn__tensor_elements(&params->items[i]->value);
+    return elements;
+}

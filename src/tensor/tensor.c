@@ -1,0 +1,175 @@
+/* Tensors: sizes, strides and views. */
+#include "tensor/tensor.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+mn__tensor mn__tensor_of(void *data, mn__dtype dtype, int rank, const int64_t *size)
+{
+    assert(rank >= 1 && rank <= MN__RANK_MAX);
+    mn__tensor tensor = {.data = data, .dtype = dtype, .rank = rank};
+    int64_t stride = 1;
+    for (int axis = rank - 1; axis >= 0; axis--) {
+        tensor.size[axis] = size[axis];
+        tensor.stride[axis] = stride;
+        stride *= size[axis];
+    }
+    return tensor;
+}
+
+int64_t mn__tensor_elements(const mn__tensor *tensor)
+{
+    int64_t elements = 1;
+    for (int axis = 0; axis < tensor->rank; axis++)
+        elements *= tensor->size[axis];
+    return elements;
+}
+
+int64_t mn__tensor_bytes(const mn__tensor *tensor)
+{
+    return mn__tensor_elements(tensor) * mn__dtype_bytes(tensor->dtype);
+}
+
+bool mn__tensor_contiguous(const mn__tensor *tensor)
+{
+    int64_t stride = 1;
+    for (int axis = tensor->rank - 1; axis >= 0; axis--) {
+        if (tensor->size[axis] != 1 && tensor->stride[axis] != stride)
+            return false;
+        stride *= tensor->size[axis];
+    }
+    return true;
+}
+
+bool mn__tensor_same_size(const mn__tensor *a, const mn__tensor *b)
+{
+    if (a->rank != b->rank)
+        return false;
+    for (int axis = 0; axis < a->rank; axis++)
+        if (a->size[axis] != b->size[axis])
+            return false;
+    return true;
+}
+
+/* As an integer: the address may be a counting device's, or an offset. */
+static void *advance(void *data, int64_t bytes)
+{
+    return (void *)((uintptr_t)data + (uintptr_t)bytes);
+}
+
+mn__tensor mn__tensor_slice(const mn__tensor *tensor, int axis, int64_t start, int64_t count)
+{
+    assert(axis >= 0 && axis < tensor->rank);
+    assert(start >= 0 && count >= 0 && start + count <= tensor->size[axis]);
+    mn__tensor slice = *tensor;
+    slice.data = advance(tensor->data,
+                         start * tensor->stride[axis] * mn__dtype_bytes(tensor->dtype));
+    slice.size[axis] = count;
+    return slice;
+}
+
+/* Walks both lists of sizes from the end: a group of old axes whose strides
+ * nest is one run of elements, which the new axes divide. */
+bool mn__tensor_reshape(const mn__tensor *tensor, int rank, const int64_t *size, mn__tensor *out)
+{
+    assert(rank >= 1 && rank <= MN__RANK_MAX);
+    mn__tensor result = mn__tensor_of(tensor->data, tensor->dtype, rank, size);
+    if (mn__tensor_elements(&result) != mn__tensor_elements(tensor))
+        return false;
+    int axis = tensor->rank - 1;
+    int64_t run = 1, step = 1, used = 1; /* the current run, its stride, how much is divided */
+    for (int to = rank - 1; to >= 0; to--) {
+        while (used == run && axis >= 0 && size[to] != 1) { /* the run is spent: begin one */
+            while (axis >= 0 && tensor->size[axis] == 1)
+                axis--;
+            if (axis < 0)
+                break;
+            step = tensor->stride[axis];
+            run = tensor->size[axis--];
+            used = 1;
+            while (axis >= 0 &&
+                   (tensor->size[axis] == 1 || tensor->stride[axis] == run * step))
+                run *= tensor->size[axis--];
+        }
+        result.stride[to] = used * step;
+        used *= size[to];
+        if (used > run || run % used)
+            return false;
+    }
+    if (result.size[rank - 1] == 1)
+        result.stride[rank - 1] = 1;
+    if (result.stride[rank - 1] != 1)
+        return false;
+    *out = result;
+    return true;
+}
+
+/* The axes [0, split) that index matrices; the others fold into rows. */
+static int matrix_split(const mn__tensor *tensor, int64_t *rows, int64_t *stride)
+{
+    int axis = tensor->rank - 2;
+    *rows = 1;
+    *stride = tensor->size[tensor->rank - 1];
+    while (axis >= 0) {
+        if (tensor->size[axis] != 1) {
+            if (*rows == 1)
+                *stride = tensor->stride[axis];
+            else if (tensor->stride[axis] != *rows * *stride)
+                break;
+            *rows *= tensor->size[axis];
+        }
+        axis--;
+    }
+    return axis + 1;
+}
+
+int64_t mn__tensor_matrices(const mn__tensor *tensor)
+{
+    int64_t rows, stride, count = 1;
+    int split = matrix_split(tensor, &rows, &stride);
+    for (int axis = 0; axis < split; axis++)
+        count *= tensor->size[axis];
+    return count;
+}
+
+/* The address of entry n of the first `axes` dimensions in row-major order. */
+static void *entry(const mn__tensor *tensor, int axes, int64_t n)
+{
+    int64_t offset = 0;
+    for (int axis = axes - 1; axis >= 0; axis--) {
+        offset += n % tensor->size[axis] * tensor->stride[axis];
+        n /= tensor->size[axis];
+    }
+    return advance(tensor->data, offset * mn__dtype_bytes(tensor->dtype));
+}
+
+mn__matrix mn__tensor_row(const mn__tensor *tensor, int64_t n)
+{
+    int64_t columns = tensor->size[tensor->rank - 1];
+    return (mn__matrix){.data = entry(tensor, tensor->rank - 1, n),
+                        .dtype = tensor->dtype,
+                        .rows = 1,
+                        .columns = columns,
+                        .stride = columns};
+}
+
+mn__matrix mn__tensor_matrix(const mn__tensor *tensor, int64_t n)
+{
+    int64_t rows, stride;
+    int split = matrix_split(tensor, &rows, &stride);
+    return (mn__matrix){.data = entry(tensor, split, n),
+                        .dtype = tensor->dtype,
+                        .rows = rows,
+                        .columns = tensor->size[tensor->rank - 1],
+                        .stride = stride};
+}
+
+const char *mn__tensor_sizes(const mn__tensor *tensor, char text[64])
+{
+    int length = 0;
+    for (int axis = 0; axis < tensor->rank; axis++)
+        length += snprintf(text + length, (size_t)(64 - length), "%s%lld", axis ? ", " : "[",
+                           (long long)tensor->size[axis]);
+    snprintf(text + length, (size_t)(64 - length), "]");
+    return text;
+}
