@@ -177,6 +177,17 @@ mn__tensor mn__tape_place(const mn__var *whole)
     return mn__tensor_of(NULL, whole->value.dtype, whole->value.rank, whole->value.size);
 }
 
+void mn__tape_parts(mn__var *whole, mn__var *const *parts, int count)
+{
+    whole = canonical(whole);
+    if (whole->parts) /* cut before: these are views like any other */
+        return;
+    for (int i = 0; i < count; i++) {
+        parts[i]->next_part = whole->parts;
+        whole->parts = parts[i];
+    }
+}
+
 bool mn__tape_gradient(mn__tape *tape, mn__var *var, mn__tensor *gradient, bool *accumulate)
 {
     if (!var || !var->wants_gradient || !has_memory(tape, root_of(var)))

@@ -98,6 +98,9 @@ mn__var *mn__tape_new(mn__tape *tape, mn__dtype dtype, int rank, const int64_t *
  * contiguous tensor of whole's size whose data is NULL (see mn__tape_place). */
 mn__var *mn__tape_view(mn__tape *tape, mn__var *whole, mn__tensor value, mn__tensor place);
 mn__tensor mn__tape_place(const mn__var *whole);
+/* Declares that these views are disjoint and cover `whole`, so that each one's
+ * first contribution may set its part instead of adding to zeros. */
+void mn__tape_parts(mn__var *whole, mn__var *const *parts, int count);
 /* True if the operation has to record itself for these inputs (NULLs allowed). */
 bool mn__tape_wants(const mn__tape *tape, mn__var *const *inputs, int count);
 /* A record of `bytes` (>= sizeof(mn__record)) for `out`, cleared, last on the
