@@ -180,7 +180,7 @@ mn__tensor mn__tape_place(const mn__var *whole)
 void mn__tape_parts(mn__var *whole, mn__var *const *parts, int count)
 {
     whole = canonical(whole);
-    if (whole->parts) /* cut before: these are views like any other */
+    if (count < 2 || whole->parts) /* cut before: these are views like any other */
         return;
     for (int i = 0; i < count; i++) {
         parts[i]->next_part = whole->parts;

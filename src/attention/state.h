@@ -1,0 +1,67 @@
+/* State: what the attention layers of a batch of streams carry from segment to
+ * segment. It is a list of slots, tensors whose first dimension is the row (one
+ * document's stream) and whose elements are stored, and of counters per row.
+ * Being plain data, it is reset, copied, saved and loaded here, once for all
+ * attention types. */
+#ifndef MN__ATTENTION_STATE_H
+#define MN__ATTENTION_STATE_H
+
+#include "base/safetensors.h"
+#include "tensor/tape.h"
+
+enum { MN__SLOTS_MAX = 8, MN__COUNTERS_MAX = 4 };
+
+typedef struct mn__slot {
+    const char *name;
+    mn__tensor value;         /* [rows, ...] */
+    mn__var *live;            /* this step's value on the tape, while segments are
+                                 unrolled and gradient passes through it; or NULL */
+    const mn__param *initial; /* what a row holds at a document's start; NULL: zeros */
+} mn__slot;
+
+/* One layer's. */
+typedef struct mn__state {
+    int slots, counters;
+    mn__slot slot[MN__SLOTS_MAX];
+    int64_t *counter[MN__COUNTERS_MAX]; /* [rows] each; 0 at a document's start */
+} mn__state;
+
+/* All layers', for `rows` streams. */
+typedef struct mn__states {
+    mn__device *device;
+    mn__arena nodes;
+    mn__store store;
+    int64_t rows, layers;
+    mn__state *layer;   /* [layers] */
+    int64_t *position;  /* [rows]: tokens read of the row's document */
+} mn__states;
+
+mn_status mn__states_open(mn__states *states, mn__device *device, int64_t rows, int64_t layers,
+                          mn_error *error);
+void mn__states_close(mn__states *states);
+int64_t mn__states_bytes(const mn__states *states);
+
+/* For a type's create_state: adds a slot [rows, size...] of zeros or `initial`;
+ * NULL when memory is short. */
+mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, mn__dtype dtype,
+                        int rank, const int64_t *size, const mn__param *initial);
+bool mn__state_add_counter(mn__states *states, mn__state *state);
+
+/* Rows whose start[row] is not 0 begin a document: their slots become the
+ * initial ones, their counters 0. NULL: every row. Others stay bit-identical. */
+void mn__states_start(mn__states *states, const int64_t *start);
+/* Cuts the graph: no live vars any more. To be called before a tape's reset. */
+void mn__states_cut(mn__states *states);
+/* to's rows become from's (equal layouts: asserted). */
+void mn__states_copy(mn__states *to, const mn__states *from);
+/* One row of another. */
+void mn__states_copy_row(mn__states *to, int64_t to_row, const mn__states *from, int64_t row);
+
+/* As named tensors ("state.3.memory", "state.3.counters", "state.position") that
+ * point into the state: *tensors is an array in `arena`. */
+mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safetensor **tensors,
+                          int64_t *count, mn_error *error);
+/* Reads those of a file; MN_ERROR_MISMATCH where names or sizes differ. */
+mn_status mn__states_load(mn__states *states, const mn__safetensors *file, mn_error *error);
+
+#endif

@@ -1,0 +1,77 @@
+/* The decoder: embedding, blocks of sublayers (each owning its norm), final
+ * norm and head; the same code for training, reading and generation. */
+#ifndef MN__MODEL_DECODER_H
+#define MN__MODEL_DECODER_H
+
+#include "attention/attention.h"
+
+/* The recipe's `model:` section. */
+typedef struct mn__decoder_options {
+    int64_t depth, width, heads, kv_heads, head_width, hidden;
+    int norm;       /* layer | rms */
+    int norm_place; /* pre | post */
+    bool final_norm;
+    double norm_epsilon;
+    int activation; /* relu | relu2 | gelu | gelu_tanh | silu */
+    bool gated;     /* SwiGLU with silu, GEGLU with gelu */
+    bool bias, tied;
+    bool scale_embedding; /* by sqrt(width), as Transformer-XL */
+    double dropout, embedding_dropout, attention_dropout;
+    int positions;      /* none | learned | rope */
+    int64_t max_positions;
+    double rope_base;
+    double initial_deviation;
+    double logit_scale;
+    bool recompute; /* blocks are run again in backward */
+} mn__decoder_options;
+extern const mn__option mn__decoder_option_table[];
+
+typedef struct mn__decoder mn__decoder;
+
+/* Builds a decoder from a recipe's mappings: `model` (the table above, and
+ * `layers`, an optional sequence that overrides the attention of single layers:
+ * {layers: [0, 3], type: full, ...}), and `attention` ({type: xl, ...the type's
+ * options}). segment: tokens of a training segment. Parameters are drawn from
+ * `seed` into params, in a fixed order. */
+mn_status mn__decoder_new(mn__decoder **decoder, mn__params *params, const mn__yaml_node *model,
+                          const mn__yaml_node *attention, int64_t vocabulary, int64_t segment,
+                          mn_error *error);
+void mn__decoder_free(mn__decoder *decoder);
+
+const mn__decoder_options *mn__decoder_options_of(const mn__decoder *decoder);
+int64_t mn__decoder_vocabulary(const mn__decoder *decoder);
+/* The least common multiple of the layers' grids. */
+int64_t mn__decoder_grid(const mn__decoder *decoder);
+int64_t mn__decoder_layers(const mn__decoder *decoder);
+const mn__attention *mn__decoder_attention(const mn__decoder *decoder, int64_t layer);
+/* The most segments over which a parameter of a layer gets its gradient. */
+int mn__decoder_gradient_segments(const mn__decoder *decoder);
+/* FLOPs of matrix products for one token, forward: 2 per matrix weight. */
+double mn__decoder_flops_per_token(const mn__decoder *decoder);
+
+mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states, int64_t rows,
+                                  int64_t capacity, mn_error *error);
+
+/* One segment: ids [B, T] (ids < 0: padding) to hidden states [B, T, C], ready
+ * for the head. Rows that start a document are reset first. What is to be
+ * remembered is kept until mn__decoder_commit. segment->position may be NULL:
+ * then it is taken from the states. A segment must not cross a grid point;
+ * asserted. NULL on failure (see mn__tape_status). */
+mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
+                             const int32_t *ids, mn__states *states);
+/* Remembers the last forward's segment. live: see attention.h; the trainer sets
+ * it for all but the last of a step's unrolled segments. */
+void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment *segment,
+                        mn__states *states, bool live);
+
+/* Sum of weights * nats * scale for hidden [B, T, C], F32 [1]; losses [B * T]
+ * (may be NULL) receives each token's nats, unweighted. */
+mn__var *mn__decoder_loss(mn__decoder *decoder, mn__tape *tape, mn__var *hidden,
+                          const int32_t *targets, const float *weights, float scale, float z,
+                          float *losses);
+/* Logits F32 [rows, V] for the rows asked for of hidden [B, T, C] seen as
+ * [B * T, C]; index in caller's memory. */
+mn__var *mn__decoder_logits(mn__decoder *decoder, mn__tape *tape, mn__var *hidden,
+                            const int32_t *index, int64_t rows);
+
+#endif

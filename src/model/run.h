@@ -1,0 +1,45 @@
+/* Run folders: what a recipe produces, and how it is opened again.
+ *
+ *   recipe.yaml          as resolved, overrides included
+ *   tokenizer/           see text/tokenizer.h
+ *   last.safetensors     weights, buffers, moments, attention state; the trainer's
+ *                        counters in its metadata: one file, so that a
+ *                        checkpoint is whole or absent
+ *   best.safetensors     weights and buffers of the best validation
+ *   metrics.jsonl, events.out.tfevents.*, samples/, report.html */
+#ifndef MN__MODEL_RUN_H
+#define MN__MODEL_RUN_H
+
+#include "base/hash.h"
+#include "model/decoder.h"
+#include "text/tokenizer.h"
+
+typedef struct mn__run {
+    mn__arena arena;       /* the recipe's nodes */
+    mn__yaml_node *recipe; /* root mapping */
+    const char *folder;
+    mn__tokenizer *tokenizer;
+    mn__params params;
+    mn__decoder *decoder;
+    int64_t segment;
+    char weights_file[32];   /* "best.safetensors" or "last.safetensors" */
+    char fingerprint[33];    /* of that file's weights */
+    int64_t step;            /* the update at which they were written */
+} mn__run;
+
+/* Opens a run for evaluation or generation: the best weights if there are any,
+ * else the last. `overrides`: "a.b=c" each, as --set; so that memory length may
+ * differ from training. The device is the caller's and outlives the run. */
+mn_status mn__run_open(mn__run *run, mn__device *device, const char *folder,
+                       const char *const *overrides, int64_t override_count, mn_error *error);
+void mn__run_close(mn__run *run);
+
+/* All parameters and buffers as named tensors that point into params. */
+mn_status mn__params_list(const mn__params *params, mn__arena *arena, mn__safetensor **tensors,
+                          int64_t *count, mn_error *error);
+/* Reads values by name: every parameter and buffer must be there, of its size. */
+mn_status mn__params_load(mn__params *params, const mn__safetensors *file, mn_error *error);
+/* XXH3 over names, sizes and values. */
+mn__hash_text mn__params_fingerprint(const mn__params *params);
+
+#endif
