@@ -7,5 +7,5 @@ build() {
         cat "build/$1/configure.log"
         return 1
     }
-    cmake --build --preset "$1"
+    cmake --build --preset "$1" -- -k 0
 }
