@@ -35,15 +35,15 @@ clang_format() {
         venv=build/clang-format
         if [ ! -x $venv/bin/clang-format ]; then
             echo "./dev: clang-format $CLANG_FORMAT_VERSION from PyPI into $venv" >&2
-            python3 -m venv $venv
-            $venv/bin/pip install -q "clang-format==$CLANG_FORMAT_VERSION" >&2
+            python3 -m venv $venv >&2 &&
+                $venv/bin/pip install -q "clang-format==$CLANG_FORMAT_VERSION" >&2 || return 1
         fi
         echo $venv/bin/clang-format
     fi
 }
 
 check_format() {
-    tool=$(clang_format)
+    tool=$(clang_format) || return 1
     case $($tool --version) in
     *" $CLANG_FORMAT_VERSION"*) ;;
     *) echo "clang-format $CLANG_FORMAT_VERSION is wanted, not $($tool --version)"; return 1 ;;
@@ -96,7 +96,7 @@ check_headers() {
 # A static library hides nothing, so names are the fence: the public functions are mn_ and stand in
 # the public header, what the library's files share is mn__. (Mangled C++ inlines are weak.)
 check_symbols() {
-    build release
+    build release || return 1
     nm -A -g --defined-only build/release/src/libmneme.a | awk -v header=include/mneme.h '
         BEGIN { while ((getline line < header) > 0) text = text line "\n" }
         $(NF - 1) ~ /^[TDBRSGC]$/ {
