@@ -5,6 +5,10 @@
 
 #include "mneme.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #if defined(__GNUC__)
 #define MN__PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
@@ -27,4 +31,7 @@ void mn__error_clear(mn_error *error);
 /* Puts "<format>: " before an error's message, for the caller's context. */
 void mn__error_prefix(mn_error *error, const char *format, ...) MN__PRINTF(2, 3);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

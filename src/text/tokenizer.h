@@ -35,7 +35,8 @@ typedef struct mn__tokenizer {
     mn__string payload;
     mn__string pieces;     /* every id's bytes, joined */
     int64_t *piece_begins; /* [V + 1] offsets into `pieces` */
-    void *own;             /* the kind's tables */
+    int64_t piece_capacity;
+    void *own; /* the kind's tables */
 } mn__tokenizer;
 
 /* How to learn a vocabulary. */

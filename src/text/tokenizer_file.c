@@ -1,0 +1,136 @@
+/* Tokenizers on disk: tokenizer.json names the kind and the fingerprint of the
+ * payload, a file of its own beside it. Of a .model file alone, SentencePiece. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "text/tokenizer_types.h"
+
+enum { JSON_LIMIT = 1 << 16 };
+
+static mn_status fail_memory(const char *path, mn_error *error)
+{
+    return mn__fail(error, MN_ERROR_MEMORY, NULL, "%s: out of memory", path);
+}
+
+/* ---- Saving --------------------------------------------------------------- */
+
+static mn_status save_payload(const mn__tokenizer *tokenizer, const char *folder, mn_error *error)
+{
+    mn__string path = {0};
+    mn__string_printf(&path, "%s/%s", folder, tokenizer->type->file);
+    mn_status status = path.failed ? fail_memory(folder, error)
+                                   : mn__file_write(path.text, tokenizer->payload.text,
+                                                    tokenizer->payload.bytes, error);
+    mn__string_free(&path);
+    return status;
+}
+
+mn_status mn__tokenizer_save(const mn__tokenizer *tokenizer, const char *folder, mn_error *error)
+{
+    mn_status status = mn__file_make_folder(folder, error);
+    if (!status && tokenizer->type->file)
+        status = save_payload(tokenizer, folder, error);
+    if (status)
+        return status;
+    mn__string path = {0}, json = {0};
+    mn__string_printf(&path, "%s/tokenizer.json", folder);
+    mn__string_printf(&json, "{\"mneme_tokenizer\": 1, \"kind\": \"%s\", \"vocab\": %lld, ",
+                      tokenizer->type->name, (long long)tokenizer->vocab);
+    mn__string_printf(&json, "\"lossless\": %s, \"fingerprint\": \"%s\"}\n",
+                      tokenizer->lossless ? "true" : "false", tokenizer->fingerprint.hex);
+    status = path.failed || json.failed ? fail_memory(folder, error)
+                                        : mn__file_write(path.text, json.text, json.bytes, error);
+    mn__string_free(&path);
+    mn__string_free(&json);
+    return status;
+}
+
+/* ---- Loading -------------------------------------------------------------- */
+
+static mn_status load_payload(mn__tokenizer **tokenizer, const char *kind, const char *path,
+                              mn_error *error)
+{
+    char *text = NULL;
+    int64_t bytes = 0;
+    mn_status status = path ? mn__file_read(path, 0, &text, &bytes, error) : MN_OK;
+    if (!status)
+        status = mn__tokenizer_of_payload(tokenizer, kind, text, bytes, error);
+    if (status && path)
+        mn__error_prefix(error, "%s", path);
+    mn__free(text);
+    return status;
+}
+
+static mn_status load_kind(mn__tokenizer **tokenizer, const char *folder, const char *kind,
+                           mn_error *error)
+{
+    const mn__tokenizer_type *type;
+    mn__string path = {0};
+    mn_status status = mn__tokenizer_type_find(&type, kind, error);
+    if (!status && type->file)
+        mn__string_printf(&path, "%s/%s", folder, type->file);
+    if (!status && path.failed)
+        status = fail_memory(folder, error);
+    if (!status)
+        status = load_payload(tokenizer, kind, path.text, error);
+    mn__string_free(&path);
+    return status;
+}
+
+static mn_status load_described(mn__tokenizer **tokenizer, const char *folder, const char *path,
+                                const char *text, int64_t bytes, mn_error *error)
+{
+    json_error_t why;
+    const char *kind = NULL, *fingerprint = NULL;
+    int version = 0;
+    json_t *json = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &why);
+    if (!json)
+        return mn__fail(error, MN_ERROR_FORMAT, NULL, "%s:%d: %s", path, why.line, why.text);
+    mn_status status = MN_OK;
+    if (json_unpack(json, "{s:i, s:s, s:s}", "mneme_tokenizer", &version, "kind", &kind,
+                    "fingerprint", &fingerprint) ||
+        version != 1)
+        status =
+            mn__fail(error, MN_ERROR_FORMAT, "name the folder of a run or of a prepared data set",
+                     "%s: does not describe a tokenizer of this version", path);
+    if (!status)
+        status = load_kind(tokenizer, folder, kind, error);
+    if (!status && strcmp(fingerprint, (*tokenizer)->fingerprint.hex) != 0) {
+        mn__tokenizer_free(*tokenizer);
+        *tokenizer = NULL;
+        status = mn__fail(error, MN_ERROR_FORMAT, "copy the folder again: a file of it was changed",
+                          "%s: the %s tokenizer's file does not have the fingerprint %s", path,
+                          kind, fingerprint);
+    }
+    json_decref(json);
+    return status;
+}
+
+static mn_status load_folder(mn__tokenizer **tokenizer, const char *folder, mn_error *error)
+{
+    mn__string path = {0};
+    char *text = NULL;
+    int64_t bytes;
+    mn__string_printf(&path, "%s/tokenizer.json", folder);
+    if (path.failed)
+        return fail_memory(folder, error);
+    mn_status status = mn__file_read(path.text, JSON_LIMIT, &text, &bytes, error);
+    if (!status)
+        status = load_described(tokenizer, folder, path.text, text, bytes, error);
+    mn__free(text);
+    mn__string_free(&path);
+    return status;
+}
+
+mn_status mn__tokenizer_load(mn__tokenizer **tokenizer, const char *path, mn_error *error)
+{
+    *tokenizer = NULL;
+    if (strcmp(path, "bytes") == 0)
+        return mn__tokenizer_bytes(tokenizer, error);
+    if (mn__file_is_folder(path))
+        return load_folder(tokenizer, path, error);
+    return load_payload(tokenizer, "sentencepiece", path, error);
+}

@@ -1,0 +1,85 @@
+/* Temporary folders, under TMPDIR. */
+#include "support/folder.h"
+
+#include <ftw.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void require(int good, const char *what, const char *path)
+{
+    if (good)
+        return;
+    perror(what);
+    fprintf(stderr, "%s: %s failed\n", path, what);
+    abort();
+}
+
+int folder_make(void **state)
+{
+    const char *parent = getenv("TMPDIR");
+    char *path = malloc(4096);
+    snprintf(path, 4096, "%s/mneme-test-XXXXXX", parent ? parent : "/tmp");
+    require(mkdtemp(path) != NULL, "mkdtemp", path);
+    *state = path;
+    return 0;
+}
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *walk)
+{
+    (void)info, (void)kind, (void)walk;
+    return remove(path);
+}
+
+int folder_remove(void **state)
+{
+    nftw(*state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    free(*state);
+    return 0;
+}
+
+const char *folder_path(const char *folder, const char *format, ...)
+{
+    static char paths[8][4096];
+    static int turn;
+    char *path = paths[turn++ % 8];
+    int length = snprintf(path, sizeof paths[0], "%s/", folder);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(path + length, sizeof paths[0] - (size_t)length, format, arguments);
+    va_end(arguments);
+    return path;
+}
+
+void folder_write(const char *path, const char *text, int64_t bytes)
+{
+    char *above = strdup(path);
+    for (char *slash = strchr(above + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(above, 0777);
+        *slash = '/';
+    }
+    free(above);
+    FILE *file = fopen(path, "wb");
+    require(file != NULL, "fopen", path);
+    size_t count = bytes < 0 ? strlen(text) : (size_t)bytes;
+    require(fwrite(text, 1, count, file) == count, "fwrite", path);
+    require(fclose(file) == 0, "fclose", path);
+}
+
+char *folder_read(const char *path, int64_t *bytes)
+{
+    FILE *file = fopen(path, "rb");
+    require(file != NULL, "fopen", path);
+    fseek(file, 0, SEEK_END);
+    *bytes = ftell(file);
+    rewind(file);
+    char *text = malloc((size_t)*bytes + 1);
+    require(fread(text, 1, (size_t)*bytes, file) == (size_t)*bytes, "fread", path);
+    text[*bytes] = '\0';
+    fclose(file);
+    return text;
+}

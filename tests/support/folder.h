@@ -1,0 +1,18 @@
+/* A temporary folder for a test: files are named relative to it. */
+#ifndef TESTS_SUPPORT_FOLDER_H
+#define TESTS_SUPPORT_FOLDER_H
+
+#include <stdint.h>
+
+/* cmocka group set-up and tear-down: *state is the folder's path (char *). */
+int folder_make(void **state);
+int folder_remove(void **state);
+/* "<folder>/<printf>"; valid until eight more calls. */
+const char *folder_path(const char *folder, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Writes a file, and the folders above it. bytes < 0: strlen(text). */
+void folder_write(const char *path, const char *text, int64_t bytes);
+/* The file's bytes, NUL-ended; the caller frees with free(). */
+char *folder_read(const char *path, int64_t *bytes);
+
+#endif
