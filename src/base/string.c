@@ -7,7 +7,7 @@
 
 #include "base/memory.h"
 
-enum { LEAST_CAPACITY = 64 };
+enum { LEAST_CAPACITY = 64, WORD_LIMIT = 128 };
 
 bool mn__string_reserve(mn__string *string, int64_t bytes)
 {
@@ -95,6 +95,23 @@ static int64_t add_character(mn__string *string, const char *text, int64_t bytes
     return length == 0 ? 1 : length;
 }
 
+/* Of a well-formed sequence. */
+static uint32_t code_point(const char *text, int length)
+{
+    uint32_t point = (unsigned char)text[0] & (length == 1 ? 0x7FU : 0xFFU >> (length + 1));
+    for (int i = 1; i < length; i++)
+        point = point << 6 | ((unsigned char)text[i] & 0x3FU);
+    return point;
+}
+
+/* Characters that are no part of a line of text: controls, and those that
+ * YAML or JavaScript take for a line's end or refuse. */
+static bool needs_escape(uint32_t point)
+{
+    return point < 0x20 || (point >= 0x7F && point < 0xA0) || point == 0x2028 || point == 0x2029 ||
+           point == 0xFEFF || point == 0xFFFE || point == 0xFFFF;
+}
+
 static const char *json_escape(char byte)
 {
     switch (byte) {
@@ -113,22 +130,26 @@ static const char *json_escape(char byte)
     }
 }
 
+static int64_t add_json_character(mn__string *string, const char *text, int64_t bytes)
+{
+    int length = mn__utf8_length(text, bytes);
+    const char *escape = json_escape(*text);
+    if (escape) {
+        mn__string_puts(string, escape);
+        return 1;
+    }
+    uint32_t point = length ? code_point(text, length) : 0xFFFD;
+    if (!needs_escape(point))
+        return add_character(string, text, bytes);
+    mn__string_printf(string, "\\u%04x", point);
+    return length;
+}
+
 void mn__string_json(mn__string *string, const char *text, int64_t bytes)
 {
     mn__string_puts(string, "\"");
-    for (int64_t i = 0; i < bytes && !string->failed;) {
-        const char *escape = json_escape(text[i]);
-        unsigned char byte = (unsigned char)text[i];
-        if (escape)
-            mn__string_puts(string, escape);
-        else if (byte < 0x20 || byte == 0x7F)
-            mn__string_printf(string, "\\u%04x", byte);
-        else {
-            i += add_character(string, text + i, bytes - i);
-            continue;
-        }
-        i++;
-    }
+    for (int64_t i = 0; i < bytes && !string->failed;)
+        i += add_json_character(string, text + i, bytes - i);
     mn__string_puts(string, "\"");
 }
 
@@ -175,4 +196,30 @@ void mn__string_free(mn__string *string)
 {
     mn__free(string->text);
     *string = (mn__string){0};
+}
+
+/* Damerau's distance in the optimal-string-alignment form: three rows. */
+int mn__string_distance(const char *a, const char *b)
+{
+    int rows[3][WORD_LIMIT] = {0};
+    size_t m = strlen(a), n = strlen(b);
+    if (m >= WORD_LIMIT || n >= WORD_LIMIT)
+        return -1;
+    for (size_t j = 0; j <= n; j++)
+        rows[0][j] = (int)j;
+    for (size_t i = 1; i <= m; i++) {
+        const int *before = rows[(i + 1) % 3], *above = rows[(i - 1) % 3];
+        int *row = rows[i % 3];
+        row[0] = (int)i;
+        for (size_t j = 1; j <= n; j++) {
+            int least = above[j - 1] + (a[i - 1] != b[j - 1]);
+            least = above[j] + 1 < least ? above[j] + 1 : least;
+            least = row[j - 1] + 1 < least ? row[j - 1] + 1 : least;
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if (swapped && before[j - 2] + 1 < least)
+                least = before[j - 2] + 1;
+            row[j] = least;
+        }
+    }
+    return rows[m % 3][n];
 }

@@ -32,4 +32,8 @@ void mn__string_free(mn__string *string);
 /* Bytes of the UTF-8 character at `text`; 0 where there is no well-formed one. */
 int mn__utf8_length(const void *text, int64_t bytes);
 
+/* The least number of letters to insert, drop, change or swap with a neighbour
+ * that makes one word of the other; -1 for words over 127 bytes. */
+int mn__string_distance(const char *a, const char *b);
+
 #endif
