@@ -1,10 +1,13 @@
 """The PyTorch peer of `bench train`: the same three models, written plainly and run as fast as
 PyTorch lets them on this machine. A worker: one JSON line in, one JSON line out.
 
-  {"model": "a", "precision": "f32", "threads": 2}   (first line; "variants": [...] to choose)
-      -> {"ready": true, "variant": "...", "tried": {variant: tokens/s or an error}, ...}
+  {"model": "a", "precision": "f32", "threads": 2}
+      the first line; may have "variants": [...], those to try, and "limit": seconds, after which
+      no further one is tried (600)
+      -> {"ready": true, "variant": "...", "tried": {variant: tokens/s or why not}, ...}
   step N
-      -> {"steps": N, "seconds": ..., "tokens_per_s": ..., "loss": ...}
+      -> {"steps": N, "seconds": ..., "cpu_seconds": ..., "tokens_per_s": ...,
+          "best_tokens_per_s": (of the fastest step), "loss": ...}
   quit
 
 Models (all byte or GPT-2 vocabularies, no dropout, AdamW with clipping at 1.0):
@@ -15,8 +18,11 @@ Models (all byte or GPT-2 vocabularies, no dropout, AdamW with clipping at 1.0):
 
 Precisions: f32; bf16 (float32 master weights, products in bfloat16). A variant names how it is
 run: `eager` or `compile` (torch.compile); `autocast` or `master` (bfloat16 weights beside float32
-masters); for c also how the position term meets the softmax. Without "variants" each is timed
-for a few steps after warming up, and the fastest is kept.
+masters); `chunked` the loss by torch's linear_cross_entropy; for c, how the position term meets the
+softmax: `sdpa` as a float mask of scaled_dot_product_attention, `plain` as written in the paper,
+`merged` with one product a head for all rows and the sum inside the content product. (Flex
+attention has no backward pass on CPUs.) Each variant is timed for a few steps after warming up,
+and the one with the fastest step is kept; one alone is not timed.
 
 It is no training program: data are random, nothing is saved.
 """
@@ -44,14 +50,17 @@ MODELS = {
     "c": dict(kind="xl", layers=12, width=512, heads=8, vocabulary=256, rows=8, tokens=512,
               memory=512),
 }
-VARIANTS = {
-    ("gpt", "f32"): ["eager", "compile"],
-    ("gpt", "bf16"): ["autocast-eager", "autocast-compile", "master-eager", "master-compile"],
-    ("xl", "f32"): ["plain-eager", "plain-compile", "sdpa-eager", "sdpa-compile"],
-    ("xl", "bf16"): ["plain-autocast-compile", "plain-master-eager", "plain-master-compile",
-                     "sdpa-master-compile"],
+VARIANTS = {  # the likeliest winners first
+    ("a", "f32"): ["eager", "compile"],
+    ("a", "bf16"): ["autocast-compile", "master-compile", "master-eager", "autocast-eager"],
+    ("b", "f32"): ["eager", "compile", "eager-chunked"],
+    ("b", "bf16"): ["autocast-compile", "master-compile", "master-eager", "master-eager-chunked",
+                    "autocast-eager"],
+    ("c", "f32"): ["merged-eager", "merged-compile", "sdpa-compile", "plain-eager"],
+    ("c", "bf16"): ["merged-master-compile", "merged-autocast-compile", "merged-master-eager",
+                    "sdpa-master-compile", "plain-master-compile"],
 }
-WARM_STEPS, TRIAL_STEPS = 2, 2
+WARM_STEPS, TRIAL_STEPS = 1, 3
 
 
 class FeedForward(nn.Module):
@@ -85,11 +94,19 @@ class GptBlock(nn.Module):
         return x + self.feed_forward(self.norm2(x))
 
 
+def head_loss(x, weight, targets, chunked):
+    if chunked:
+        return F.linear_cross_entropy(x.flatten(0, 1), weight, targets.flatten(),
+                                      options=nn.LinearCrossEntropyOptions())
+    return F.cross_entropy(F.linear(x, weight).flatten(0, 1).float(), targets.flatten())
+
+
 class Gpt(nn.Module):
     """Pre-LayerNorm, GELU, learned positions, biases, tied head."""
 
-    def __init__(self, c):
+    def __init__(self, c, chunked):
         super().__init__()
+        self.chunked = chunked
         self.embedding = nn.Embedding(c["vocabulary"], c["width"])
         self.position = nn.Embedding(c["tokens"], c["width"])
         self.blocks = nn.ModuleList(GptBlock(c["width"], c["heads"]) for _ in range(c["layers"]))
@@ -99,8 +116,7 @@ class Gpt(nn.Module):
         x = self.embedding(ids) + self.position.weight
         for block in self.blocks:
             x = block(x)
-        logits = F.linear(self.norm(x), self.embedding.weight)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), memory
+        return head_loss(self.norm(x), self.embedding.weight, targets, self.chunked), memory
 
 
 class XlBlock(nn.Module):
@@ -122,6 +138,19 @@ class XlBlock(nn.Module):
         return F.pad(score, (1, 0)).view(rows, heads, keys + 1, tokens)[:, :, 1:] \
             .reshape(rows, heads, tokens, keys)
 
+    def merged(self, content, position, k, value, r, mask):
+        """All [B,.,H,D] -> [B,T,H,D], by way of scores [H,B,T,S]."""
+        rows, tokens, heads, depth = content.shape
+        score = torch.bmm(position.permute(2, 0, 1, 3).reshape(heads, rows * tokens, depth),
+                          r.permute(1, 2, 0))
+        score = self.shift(score.view(heads, rows, tokens, -1)) + mask
+        by_head = [t.permute(2, 0, 1, 3).reshape(heads * rows, -1, depth)
+                   for t in (content, k, value)]
+        score = torch.baddbmm(score.flatten(0, 1).to(by_head[0].dtype), by_head[0],
+                              by_head[1].transpose(1, 2))
+        y = torch.bmm(score.softmax(-1).to(by_head[2].dtype), by_head[2])
+        return y.view(heads, rows, tokens, depth).permute(1, 2, 0, 3)
+
     def forward(self, x, memory, sinusoid, u, v, mask):
         rows, tokens, width = x.shape
         depth = width // self.heads
@@ -129,16 +158,19 @@ class XlBlock(nn.Module):
         k, value = self.key_value(torch.cat([memory, x], 1)) \
             .view(rows, -1, 2, self.heads, depth).unbind(2)
         r = self.relative(sinusoid).view(-1, self.heads, depth)
-        k, value = k.transpose(1, 2), value.transpose(1, 2)
         scale = 1 / math.sqrt(depth)
-        position = self.shift(((q + v) * scale).transpose(1, 2) @ r.permute(1, 2, 0)) + mask
-        content = (q + u).transpose(1, 2)
-        if self.form == "sdpa":
-            y = F.scaled_dot_product_attention(content, k, value, attn_mask=position)
+        if self.form == "merged":
+            y = self.merged((q + u) * scale, (q + v) * scale, k, value, r, mask)
         else:
-            score = (content * scale) @ k.transpose(2, 3) + position
-            y = score.softmax(-1).to(value.dtype) @ value
-        x = self.norm1(x + self.output(y.transpose(1, 2).reshape(rows, tokens, width)))
+            position = self.shift(((q + v) * scale).transpose(1, 2) @ r.permute(1, 2, 0)) + mask
+            content, k, value = (t.transpose(1, 2) for t in (q + u, k, value))
+            if self.form == "sdpa":
+                y = F.scaled_dot_product_attention(content, k, value, attn_mask=position)
+            else:
+                score = (content * scale) @ k.transpose(2, 3) + position
+                y = score.softmax(-1).to(value.dtype) @ value
+            y = y.transpose(1, 2)
+        x = self.norm1(x + self.output(y.reshape(rows, tokens, width)))
         return self.norm2(x + self.feed_forward(x))
 
 
@@ -163,15 +195,14 @@ class Xl(nn.Module):
         for block, past in zip(self.blocks, memory):
             kept.append(torch.cat([past, x.detach()], 1)[:, -self.slots:].to(past.dtype))
             x = block(x, past, self.sinusoid, self.u, self.v, self.mask)
-        logits = F.linear(x, self.embedding.weight)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), kept
+        return head_loss(x, self.embedding.weight, targets, False), kept
 
 
 class Trainer:
     def __init__(self, c, variant):
         torch.manual_seed(1)
         parts = variant.split("-")
-        self.model = Gpt(c) if c["kind"] == "gpt" else Xl(c, parts[0])
+        self.model = Gpt(c, "chunked" in parts) if c["kind"] == "gpt" else Xl(c, parts[0])
         for p in self.model.parameters():
             if p.dim() > 1:
                 nn.init.normal_(p, std=0.02)
@@ -212,26 +243,30 @@ class Trainer:
         return loss.item()
 
     def timed(self, steps):
-        start = time.perf_counter()
+        each, cpu = [], time.process_time()
         for _ in range(steps):
+            start = time.perf_counter()
             loss = self.step()
-        seconds = time.perf_counter() - start
-        return dict(steps=steps, seconds=seconds, tokens_per_s=steps * self.per_step / seconds,
-                    loss=loss)
+            each.append(time.perf_counter() - start)
+        return dict(steps=steps, seconds=sum(each), cpu_seconds=time.process_time() - cpu,
+                    tokens_per_s=steps * self.per_step / sum(each),
+                    best_tokens_per_s=self.per_step / min(each), loss=loss)
 
 
-def choose(c, variants):
+def choose(c, variants, limit):
     """Times every variant; returns the fastest one's name and all the figures."""
-    tried = {}
+    tried, end = {}, time.perf_counter() + limit
     for variant in variants:
+        if time.perf_counter() > end:
+            tried[variant] = "not tried: the time limit was reached"
+            continue
         try:
             trainer = Trainer(c, variant)
             trainer.timed(WARM_STEPS)
-            tried[variant] = max(trainer.timed(1)["tokens_per_s"] for _ in range(TRIAL_STEPS))
-            print(f"{variant}: {tried[variant]:.0f} tokens/s", file=sys.stderr, flush=True)
+            tried[variant] = trainer.timed(TRIAL_STEPS)["best_tokens_per_s"]
         except Exception as error:  # a variant that this PyTorch cannot run is a finding
             tried[variant] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            print(f"{variant}: {tried[variant]}", file=sys.stderr, flush=True)
+        print(f"{variant}: {tried[variant]}", file=sys.stderr, flush=True)
         trainer = None
         torch._dynamo.reset()
     ran = {name: speed for name, speed in tried.items() if not isinstance(speed, str)}
@@ -244,8 +279,10 @@ def main():
     request = json.loads(sys.stdin.readline())
     torch.set_num_threads(request["threads"])
     c = MODELS[request["model"]]
-    variants = request.get("variants") or VARIANTS[c["kind"], request["precision"]]
-    variant, tried = choose(c, variants) if len(variants) > 1 else (variants[0], {})
+    variants = request.get("variants") or VARIANTS[request["model"], request["precision"]]
+    variant, tried = variants[0], {}
+    if len(variants) > 1:
+        variant, tried = choose(c, variants, request.get("limit", 600))
     trainer = Trainer(c, variant)
     trainer.timed(WARM_STEPS)
     parameters = sum(p.numel() for p in trainer.weights)
