@@ -8,7 +8,8 @@ coordinates of a group, in which key j stands at j; distance = offset + i - j.
   p     = softmax over all visible keys of all groups and the sink (a logit without value)
   out   = sum p (value + Shaw's value term)
 
-A query that sees nothing gives out = 0, lse = -inf. See README.md for names and shapes.
+A query that sees nothing gives out = 0, lse = -inf. The sibling `gathered` has K keys of each
+query's own. See README.md for names and shapes.
 """
 import math
 
@@ -188,6 +189,33 @@ def draw(case, random):
     return x
 
 
+def gathered(x, scale):
+    """Keys and values [B T,H,K,D] of each query's own; an index < 0 hides one."""
+    q = x["queries"]
+    k, v = (x[name].view(B, q.shape[1], *x[name].shape[1:]) for name in ("keys", "values"))
+    score = torch.einsum("bthd,bthkd->bhtk", q, k) * scale * x["scales"][:, None, None]
+    score = score.masked_fill((x["index"] < 0).transpose(1, 2), -math.inf)
+    none = torch.isinf(score).all(-1, keepdim=True)
+    safe = score.masked_fill(none, 0.0)
+    p = safe.softmax(-1).masked_fill(none, 0.0)
+    return torch.einsum("bhtk,bthkd->bthd", p, v), safe.logsumexp(-1) \
+        .masked_fill(none[..., 0], -math.inf)
+
+
+def make_gathered(random, count=5):
+    x = {"queries": random.normal(B, T, H, D), "keys": random.normal(B * T, H, count, D),
+         "values": random.normal(B * T, H, count, D),
+         "scales": random.normal(H, scale=0.3, mean=1.2)}
+    x["index"] = random.ids(100, B, T, H, count)
+    x["index"][0, 2, :, 1:3] = x["index"][1, 4, 2] = -1  # the last sees nothing
+    floats = {n: t.requires_grad_() for n, t in x.items() if t.is_floating_point()}
+    out, lse = gathered(x, D ** -0.5)
+    d_out = random.normal(*out.shape)
+    grads = torch.autograd.grad((out * d_out).sum(), list(floats.values()))
+    return dict(x, out=out, lse=lse, d_out=d_out,
+                **{f"gradient.{n}": g for n, g in zip(floats, grads)})
+
+
 def main():
     random, tensors, described = Random(401), {}, {}
     for name, case in build().items():
@@ -206,6 +234,7 @@ def main():
         described[name] = dict(scale=case["scale"], groups=case["groups"])
     tensors["t5_buckets.32.128"] = t5_bucket(torch.arange(200), 32, 128)
     tensors["t5_buckets.8.16"] = t5_bucket(torch.arange(200), 8, 16)
+    tensors.update({f"gathered.{n}": t for n, t in make_gathered(random).items()})
     save("attention", tensors, cases=described)
 
 
