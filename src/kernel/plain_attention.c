@@ -273,13 +273,13 @@ static void forward(mn__queue *queue, const mn__attention_call *call)
 
 /* Sums in double; the gradients of queries, keys and values are rounded once,
  * at the end. */
-typedef struct sums {
+struct sums {
     double *p;                                             /* [count_keys] */
     double *queries;                                       /* [D], of the query at hand */
     double *keys[MN__GROUPS_MAX], *values[MN__GROUPS_MAX]; /* [B, count, G, D] */
-} sums;
+};
 
-static bool open_sums(mn__queue *queue, const mn__attention_call *call, sums *sums)
+static bool open_sums(mn__queue *queue, const mn__attention_call *call, struct sums *sums)
 {
     int64_t each = (int64_t)sizeof(double);
     sums->p = mn__queue_scratch(queue, count_keys(call) * each);
@@ -316,7 +316,7 @@ static void add_float(float *sum, int64_t index, double x)
 
 /* What the score ((q . k + x) * scale + y) * scales[h] + bias hands on. */
 static void score_backward(const mn__attention_call *call, const mn__attention_gradients *gradients,
-                           int i, query at, int64_t j, double dscore, sums *sums)
+                           int i, query at, int64_t j, double dscore, struct sums *sums)
 {
     const mn__key_group *group = &call->group[i];
     const struct mn__group_gradients *to = &gradients->group[i];
@@ -350,7 +350,7 @@ static void score_backward(const mn__attention_call *call, const mn__attention_g
 
 static void values_backward(const mn__attention_call *call,
                             const mn__attention_gradients *gradients, int i, query at, int64_t j,
-                            double p, sums *sums)
+                            double p, struct sums *sums)
 {
     const mn__key_group *group = &call->group[i];
     for (int64_t d = 0; d < call->D; d++) {
@@ -362,7 +362,7 @@ static void values_backward(const mn__attention_call *call,
 }
 
 static void query_backward(const mn__attention_call *call, const mn__attention_gradients *gradients,
-                           query at, sums *sums)
+                           query at, struct sums *sums)
 {
     double lse = softmax_of(call, at, sums->p), mean = 0;
     for (int64_t d = 0; d < call->D; d++) {
@@ -395,7 +395,8 @@ static void put(void *to, mn__dtype dtype, int64_t at, bool accumulate, const do
 }
 
 static void put_keys_and_values(const mn__attention_call *call,
-                                const mn__attention_gradients *gradients, int i, const sums *sums)
+                                const mn__attention_gradients *gradients, int i,
+                                const struct sums *sums)
 {
     const struct mn__group_gradients *to = &gradients->group[i];
     for (int64_t b = 0; to->keys && b < call->B; b++)
@@ -413,7 +414,7 @@ static void backward(mn__queue *queue, const mn__attention_call *call,
                      const mn__attention_gradients *gradients)
 {
     mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
-    sums sums;
+    struct sums sums;
     if (!open_sums(queue, call, &sums))
         return;
     for (int64_t b = 0; b < call->B; b++)
