@@ -1,8 +1,9 @@
 """Golden fixture of one Routing Transformer attention layer (Roy et al. 2020, arXiv 2003.05997,
 in the authors' published, not strictly causal form): routing.safetensors.
 
-The first `routing_heads` heads route, the others are block-local; one projection each for q, k, v
-(no biases, no norm, no residual sum here). Routing heads, with LN a layer norm without gain or bias:
+The first `routing_heads` heads route, the others are block-local; one projection each for q, k
+and v (no biases; no norm or residual sum here). Routing heads, with LN a layer norm without gain
+or bias:
   x = LN(q), keys = x (shared);  s_ic = x_i . centroid_c
   members of c = the `window` positions of highest s_.c over the whole sequence, in order
   o = softmax(causal by rank: x_i . x_j + x_i . a_key[i - j]) (v_j + a_value[i - j])
