@@ -1,0 +1,208 @@
+/* What the operations share. */
+#include "op/common.h"
+
+#include <assert.h>
+
+/* ---- Tensors as matrices ------------------------------------------------------- */
+
+/* Each tensor's count is a product of its leading sizes, so that with one size
+ * the largest count is a multiple of every other. */
+int64_t mn__op_matrices(const mn__tensor *const *tensors, int count)
+{
+    int64_t most = mn__tensor_elements(tensors[0]) > 0 ? 1 : 0;
+    for (int i = 0; i < count && most > 0; i++) {
+        int64_t matrices = mn__tensor_matrices(tensors[i]);
+        most = matrices > most ? matrices : most;
+    }
+    return most;
+}
+
+mn__matrix mn__op_matrix(const mn__tensor *tensor, int64_t count, int64_t n)
+{
+    int64_t parts = count / mn__tensor_matrices(tensor);
+    mn__matrix matrix = mn__tensor_matrix(tensor, n / parts);
+    matrix.rows /= parts;
+    int64_t first = n % parts * matrix.rows * matrix.stride;
+    matrix.data = (char *)matrix.data + first * mn__dtype_bytes(matrix.dtype);
+    return matrix;
+}
+
+mn__matrix mn__op_flat(void *data, mn__dtype dtype, int64_t rows, int64_t columns)
+{
+    return (mn__matrix){data, dtype, rows, columns, columns};
+}
+
+int64_t mn__op_width(const mn__tensor *tensor)
+{
+    return tensor->size[tensor->rank - 1];
+}
+
+int64_t mn__op_rows(const mn__tensor *tensor)
+{
+    int64_t rows = 1;
+    for (int axis = 0; axis < tensor->rank - 1; axis++)
+        rows *= tensor->size[axis];
+    return rows;
+}
+
+/* ---- Kernels over tensors of one size ---------------------------------------------- */
+
+void mn__op_convert(mn__tape *tape, const mn__tensor *out, const mn__tensor *in)
+{
+    mn__queue *queue = &tape->device->queue;
+    int64_t count = mn__op_matrices((const mn__tensor *const[]){out, in}, 2);
+    for (int64_t n = 0; n < count; n++)
+        queue->kernels->convert(queue, mn__op_matrix(out, count, n), mn__op_matrix(in, count, n));
+}
+
+void mn__op_fill(mn__tape *tape, const mn__tensor *out, float value)
+{
+    mn__queue *queue = &tape->device->queue;
+    int64_t count = mn__tensor_matrices(out);
+    for (int64_t n = 0; n < count; n++)
+        queue->kernels->fill(queue, mn__tensor_matrix(out, n), value);
+}
+
+void mn__op_axpby(mn__tape *tape, const mn__tensor *out, float alpha, const mn__tensor *x,
+                  float beta)
+{
+    mn__queue *queue = &tape->device->queue;
+    int64_t count = mn__op_matrices((const mn__tensor *const[]){out, x}, 2);
+    for (int64_t n = 0; n < count; n++)
+        queue->kernels->axpby(queue, mn__op_matrix(out, count, n), alpha,
+                              mn__op_matrix(x, count, n), beta);
+}
+
+void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out,
+                   const mn__tensor *a, const mn__tensor *b)
+{
+    mn__queue *queue = &tape->device->queue;
+    bool one_row = !mn__tensor_same_size(a, b);
+    int64_t count = mn__op_matrices((const mn__tensor *const[]){out, a, one_row ? a : b}, 3);
+    for (int64_t n = 0; n < count; n++) {
+        mn__matrix first = mn__op_matrix(a, count, n);
+        mn__matrix second = one_row ? (mn__matrix){b->data, b->dtype, first.rows, first.columns, 0}
+                                    : mn__op_matrix(b, count, n);
+        queue->kernels->binary(queue, operation, mn__op_matrix(out, count, n), first, second);
+    }
+}
+
+static mn__operand operand(mn__factor factor)
+{
+    mn__matrix matrix = factor.matrix;
+    return (mn__operand){.data = matrix.data,
+                         .dtype = matrix.dtype,
+                         .row = factor.transposed ? 1 : matrix.stride,
+                         .column = factor.transposed ? matrix.stride : 1};
+}
+
+mn__matmul mn__op_product(mn__factor a, mn__factor b, mn__matrix c)
+{
+    int64_t k = a.transposed ? a.matrix.rows : a.matrix.columns;
+    assert(k == (b.transposed ? b.matrix.columns : b.matrix.rows));
+    return (mn__matmul){.batch = {1, 1},
+                        .m = c.rows,
+                        .n = c.columns,
+                        .k = k,
+                        .a = operand(a),
+                        .b = operand(b),
+                        .c = c.data,
+                        .c_dtype = c.dtype,
+                        .c_row = c.stride};
+}
+
+void mn__op_multiply_matrices(mn__tape *tape, const mn__matmul *call)
+{
+    mn__queue *queue = &tape->device->queue;
+    queue->kernels->matmul(queue, call);
+}
+
+/* ---- Scratch --------------------------------------------------------------------------- */
+
+mn__tensor mn__op_scratch(mn__tape *tape, mn__dtype dtype, const mn__tensor *like)
+{
+    mn__tensor tensor = mn__tensor_of(NULL, dtype, like->rank, like->size);
+    tensor.data = mn__tape_scratch(tape, mn__tensor_bytes(&tensor));
+    return tensor;
+}
+
+mn__tensor mn__op_keep(mn__tape *tape, mn__dtype dtype, const mn__tensor *like)
+{
+    mn__tensor tensor = mn__tensor_of(NULL, dtype, like->rank, like->size);
+    tensor.data = mn__tape_alloc(tape, mn__tensor_bytes(&tensor));
+    return tensor;
+}
+
+float *mn__op_repeat(mn__tape *tape, const float *scalar, float factor, int64_t count)
+{
+    mn__queue *queue = &tape->device->queue;
+    float *out = mn__tape_scratch(tape, count * (int64_t)sizeof *out);
+    if (out)
+        queue->kernels->axpby(queue, mn__op_flat(out, MN__F32, count, 1), factor,
+                              (mn__matrix){(void *)(uintptr_t)scalar, MN__F32, count, 1, 0}, 0);
+    return out;
+}
+
+mn__op_target mn__op_target_set(mn__tape *tape, mn__var *var)
+{
+    mn__op_target target = {0};
+    bool wanted = mn__tape_gradient(tape, var, &target.place, &target.accumulate);
+    target.scratch = !wanted || target.accumulate;
+    target.gradient = target.scratch ? mn__op_scratch(tape, var->value.dtype, &var->value)
+                                     : target.place;
+    return target;
+}
+
+mn__op_target mn__op_target_float(mn__tape *tape, mn__var *var)
+{
+    mn__op_target target = {.accumulate = true};
+    bool is_float = var && var->value.dtype == MN__F32;
+    if (is_float ? !mn__tape_gradient_to_add(tape, var, &target.place)
+                 : !mn__tape_gradient(tape, var, &target.place, &target.accumulate))
+        return target;
+    target.scratch = !is_float || !mn__tensor_contiguous(&target.place);
+    if (!target.scratch) {
+        target.gradient = target.place;
+        return target;
+    }
+    target.gradient = mn__op_scratch(tape, MN__F32, &var->value);
+    if (target.gradient.data)
+        mn__op_fill(tape, &target.gradient, 0);
+    return target;
+}
+
+void mn__op_target_finish(mn__tape *tape, const mn__op_target *target)
+{
+    if (target->scratch && target->place.data && target->gradient.data)
+        mn__op_axpby(tape, &target->place, 1, &target->gradient, target->accumulate ? 1 : 0);
+}
+
+/* ---- Inputs and errors --------------------------------------------------------------------- */
+
+mn__var *mn__op_contiguous(mn__tape *tape, mn__var *x, mn__dtype dtype)
+{
+    x = mn__op_cast(tape, x, dtype);
+    return !x || mn__tensor_contiguous(&x->value) ? x : mn__op_concat(tape, 0, &x, 1);
+}
+
+mn__var *mn__op_fail_sizes(mn__tape *tape, const char *operation, const char *hint,
+                           const char *a_name, const mn__tensor *a, const char *b_name,
+                           const mn__tensor *b)
+{
+    char a_sizes[64], b_sizes[64];
+    return mn__tape_fail(tape, MN_ERROR_MISMATCH, hint, "%s: %s is %s, %s is %s", operation, a_name,
+                         mn__tensor_sizes(a, a_sizes), b_name, mn__tensor_sizes(b, b_sizes));
+}
+
+bool mn__op_check_index(mn__tape *tape, const char *operation, const int32_t *index, int64_t count,
+                        int64_t limit)
+{
+    for (int64_t i = 0; i < count && !tape->device->counting; i++)
+        if (index[i] >= limit) {
+            mn__tape_fail(tape, MN_ERROR_MISMATCH, "indices count from 0 and stay below the rows",
+                          "%s: index %d at place %lld of %lld, of a table of %lld rows", operation,
+                          (int)index[i], (long long)i, (long long)count, (long long)limit);
+            return false;
+        }
+    return true;
+}

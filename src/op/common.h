@@ -1,0 +1,78 @@
+/* What the operations share: elementwise kernels over tensors of any strides,
+ * products of matrices, scratch, and the wording of shape errors. */
+#ifndef MN__OP_COMMON_H
+#define MN__OP_COMMON_H
+
+#include "op/op.h"
+
+/* ---- Tensors as matrices ------------------------------------------------------- */
+
+/* Tensors of one size are walked together as `count` matrices each, the fewest
+ * that suit the strides of all; mn__op_matrix is the n-th of one of them. */
+int64_t mn__op_matrices(const mn__tensor *const *tensors, int count);
+mn__matrix mn__op_matrix(const mn__tensor *tensor, int64_t count, int64_t n);
+
+/* A contiguous matrix, and a column of one number repeated. */
+mn__matrix mn__op_flat(void *data, mn__dtype dtype, int64_t rows, int64_t columns);
+
+int64_t mn__op_width(const mn__tensor *tensor); /* the last size */
+int64_t mn__op_rows(const mn__tensor *tensor);  /* the product of the others */
+
+/* ---- Kernels over tensors of one size ---------------------------------------------- */
+
+void mn__op_convert(mn__tape *tape, const mn__tensor *out, const mn__tensor *in);
+void mn__op_fill(mn__tape *tape, const mn__tensor *out, float value);
+/* out = alpha * x + beta * out. */
+void mn__op_axpby(mn__tape *tape, const mn__tensor *out, float alpha, const mn__tensor *x,
+                  float beta);
+/* b: of one size with a, or one row [C]. */
+void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out,
+                   const mn__tensor *a, const mn__tensor *b);
+
+/* c (+)= a b of matrices, either one transposed. The caller may set bias,
+ * activation and accumulate in what mn__op_product returns. */
+typedef struct mn__factor {
+    mn__matrix matrix;
+    bool transposed;
+} mn__factor;
+mn__matmul mn__op_product(mn__factor a, mn__factor b, mn__matrix c);
+void mn__op_multiply_matrices(mn__tape *tape, const mn__matmul *call);
+
+/* ---- Scratch --------------------------------------------------------------------------- */
+
+/* A contiguous tensor of the size of `like`; data is NULL when memory is
+ * short: in a backward function's scratch, or in the step's values. */
+mn__tensor mn__op_scratch(mn__tape *tape, mn__dtype dtype, const mn__tensor *like);
+mn__tensor mn__op_keep(mn__tape *tape, mn__dtype dtype, const mn__tensor *like);
+/* In backward: `count` times factor * scalar[0], without reading it here. */
+float *mn__op_repeat(mn__tape *tape, const float *scalar, float factor, int64_t count);
+
+/* Where a kernel puts the gradient of a var: in its own memory where that suits
+ * the kernel, else in scratch that mn__op_target_finish brings there. */
+typedef struct mn__op_target {
+    mn__tensor gradient; /* for the kernel; data is NULL when memory is short */
+    mn__tensor place;    /* the var's own memory; data is NULL where none is wanted */
+    bool accumulate;     /* place holds something already */
+    bool scratch;
+} mn__op_target;
+/* For a kernel that sets, also what nobody wants. */
+mn__op_target mn__op_target_set(mn__tape *tape, mn__var *var);
+/* For a kernel that adds to contiguous F32; gradient.data is NULL where none is
+ * wanted. */
+mn__op_target mn__op_target_float(mn__tape *tape, mn__var *var);
+void mn__op_target_finish(mn__tape *tape, const mn__op_target *target);
+
+/* ---- Inputs and errors --------------------------------------------------------------------- */
+
+/* x as a contiguous tensor of a type, by recorded copies where it is not. */
+mn__var *mn__op_contiguous(mn__tape *tape, mn__var *x, mn__dtype dtype);
+
+/* Fails the tape: "linear: x is [2, 3], weight is [4, 5]". */
+mn__var *mn__op_fail_sizes(mn__tape *tape, const char *operation, const char *hint,
+                           const char *a_name, const mn__tensor *a, const char *b_name,
+                           const mn__tensor *b);
+/* Fails the tape if an index is not below `limit`; negative ones pass. */
+bool mn__op_check_index(mn__tape *tape, const char *operation, const int32_t *index, int64_t count,
+                        int64_t limit);
+
+#endif

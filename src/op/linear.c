@@ -1,0 +1,176 @@
+/* Linear layers: y = f(x W^T + b), one product of all rows.
+ *
+ *   p = x W^T + b,  y = f(p)
+ *   dp = f'(p) dy;  dx = dp W;  dW += dp^T x;  db += sum of dp's rows
+ *
+ * Without recording, bias and activation are part of the product. With it, p is
+ * kept where f' needs it; ReLU's slope can be read from y. */
+#include "op/common.h"
+
+typedef struct linear_record {
+    mn__record record;
+    mn__var *x, *weight, *bias;
+    mn__tensor input;   /* x in the compute type, [..., in] */
+    mn__tensor weights; /* W in it, [out, in] */
+    mn__tensor before;  /* p [..., out], or y for ReLU */
+    mn__activation activation;
+} linear_record;
+
+/* ---- Backward -------------------------------------------------------------------- */
+
+/* dx [..., in] (+)= dp [..., out] W [out, in] */
+static void input_gradient(mn__tape *tape, const linear_record *record, const mn__tensor *dp)
+{
+    mn__tensor dx;
+    bool accumulate;
+    if (!mn__tape_gradient(tape, record->x, &dx, &accumulate))
+        return;
+    int64_t count = mn__tensor_matrices(&dx);
+    for (int64_t n = 0; n < count; n++) {
+        mn__factor rows = {mn__op_matrix(dp, count, n), false};
+        mn__factor weight = {mn__tensor_matrix(&record->weights, 0), false};
+        mn__matmul product = mn__op_product(rows, weight, mn__tensor_matrix(&dx, n));
+        product.accumulate = accumulate;
+        mn__op_multiply_matrices(tape, &product);
+    }
+}
+
+/* dW [out, in] (+)= dp^T x */
+static void weight_gradient(mn__tape *tape, const linear_record *record, const mn__tensor *dp)
+{
+    mn__tensor dw;
+    bool accumulate;
+    if (!mn__tape_gradient(tape, record->weight, &dw, &accumulate))
+        return;
+    int64_t count = mn__tensor_matrices(&record->input);
+    for (int64_t n = 0; n < count; n++) {
+        mn__factor rows = {mn__op_matrix(dp, count, n), true};
+        mn__factor input = {mn__tensor_matrix(&record->input, n), false};
+        mn__matmul product = mn__op_product(rows, input, mn__tensor_matrix(&dw, 0));
+        product.accumulate = accumulate || n > 0;
+        mn__op_multiply_matrices(tape, &product);
+    }
+}
+
+static void bias_gradient(mn__tape *tape, const linear_record *record, const mn__tensor *dp)
+{
+    mn__queue *queue = &tape->device->queue;
+    mn__op_target db = mn__op_target_float(tape, record->bias);
+    if (!db.gradient.data)
+        return;
+    queue->kernels->sum_rows(queue, db.gradient.data, mn__tensor_matrix(dp, 0));
+    mn__op_target_finish(tape, &db);
+}
+
+static void linear_backward(mn__tape *tape, mn__record *base)
+{
+    linear_record *record = (linear_record *)base;
+    mn__queue *queue = &tape->device->queue;
+    mn__tensor dp = mn__tape_gradient_of(tape, base->out);
+    if (record->activation != MN__LINEAR) {
+        mn__tensor dy = dp;
+        dp = mn__op_scratch(tape, dy.dtype, &dy);
+        if (!dp.data)
+            return;
+        queue->kernels->activate_backward(queue, record->activation, mn__tensor_matrix(&dp, 0),
+                                          false, mn__tensor_matrix(&record->before, 0),
+                                          mn__tensor_matrix(&dy, 0));
+    }
+    input_gradient(tape, record, &dp);
+    weight_gradient(tape, record, &dp);
+    bias_gradient(tape, record, &dp);
+}
+
+/* ---- Forward ----------------------------------------------------------------------- */
+
+static bool check(mn__tape *tape, const mn__var *x, const mn__var *weight, const mn__var *bias)
+{
+    const char *hint = "weight is [out, in], x is [..., in], bias is [out]";
+    if (weight->value.rank != 2 || mn__op_width(&x->value) != weight->value.size[1])
+        mn__op_fail_sizes(tape, "linear", hint, "x", &x->value, "weight", &weight->value);
+    else if (bias && (bias->value.rank != 1 || bias->value.size[0] != weight->value.size[0]))
+        mn__op_fail_sizes(tape, "linear", hint, "bias", &bias->value, "weight", &weight->value);
+    else
+        return true;
+    return false;
+}
+
+/* A value in the compute type: as it is, a parameter's copy, or a new one.
+ * data is NULL when memory is short. */
+static mn__tensor in_compute_type(mn__tape *tape, const mn__var *var)
+{
+    if (var->value.dtype == tape->compute)
+        return var->value;
+    if (var->param) {
+        mn__tensor copy = mn__param_in(tape->params, var->param, tape->compute);
+        if (!copy.data)
+            mn__tape_fail(tape, MN_ERROR_MEMORY, "use a smaller model or precision: f32",
+                          "no memory for the %s copy of %s", mn__dtype_name(tape->compute),
+                          var->param->name);
+        return copy;
+    }
+    mn__tensor copy = mn__op_keep(tape, tape->compute, &var->value);
+    if (copy.data)
+        mn__op_convert(tape, &copy, &var->value);
+    return copy;
+}
+
+/* out [..., n] = activation(x [..., k] weights^T + bias) */
+static void forward(mn__tape *tape, const mn__tensor *out, const mn__tensor *input,
+                    const mn__tensor *weights, const mn__var *bias, mn__activation activation)
+{
+    int64_t count = mn__tensor_matrices(input);
+    for (int64_t n = 0; n < count; n++) {
+        mn__factor rows = {mn__tensor_matrix(input, n), false};
+        mn__factor weight = {mn__tensor_matrix(weights, 0), true};
+        mn__matmul product = mn__op_product(rows, weight, mn__op_matrix(out, count, n));
+        product.bias = bias ? bias->value.data : NULL;
+        product.activation = activation;
+        mn__op_multiply_matrices(tape, &product);
+    }
+}
+
+mn__var *mn__op_linear(mn__tape *tape, mn__var *x, mn__var *weight, mn__var *bias,
+                       mn__activation activation)
+{
+    if (bias && bias->value.dtype != MN__F32)
+        bias = mn__op_cast(tape, bias, MN__F32);
+    if (!x || !weight || !check(tape, x, weight, bias))
+        return NULL;
+    int64_t size[MN__RANK_MAX];
+    for (int axis = 0; axis < x->value.rank; axis++)
+        size[axis] = x->value.size[axis];
+    size[x->value.rank - 1] = weight->value.size[0];
+    mn__var *out = mn__tape_new(tape, tape->compute, x->value.rank, size);
+    mn__tensor input = in_compute_type(tape, x), weights = in_compute_type(tape, weight);
+    if (!out || !input.data || !weights.data)
+        return NULL;
+
+    bool wants = mn__tape_wants(tape, (mn__var *const[]){x, weight, bias}, 3);
+    bool from_output = activation == MN__LINEAR || activation == MN__RELU;
+    mn__tensor before = out->value;
+    if (wants && !from_output) {
+        before = mn__op_keep(tape, tape->compute, &out->value);
+        if (!before.data)
+            return NULL;
+        mn__queue *queue = &tape->device->queue;
+        forward(tape, &before, &input, &weights, bias, MN__LINEAR);
+        queue->kernels->activate(queue, activation, mn__tensor_matrix(&out->value, 0),
+                                 mn__tensor_matrix(&before, 0));
+    } else {
+        forward(tape, &out->value, &input, &weights, bias, activation);
+    }
+    if (!wants)
+        return out;
+    linear_record *record = mn__tape_record(tape, sizeof *record, out, linear_backward);
+    if (!record)
+        return NULL;
+    record->x = x;
+    record->weight = weight;
+    record->bias = bias;
+    record->input = input;
+    record->weights = weights;
+    record->before = before;
+    record->activation = activation;
+    return out;
+}
