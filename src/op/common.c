@@ -153,6 +153,13 @@ mn__op_target mn__op_target_set(mn__tape *tape, mn__var *var)
     return target;
 }
 
+bool mn__op_target_apart(mn__tape *tape, mn__op_target *target)
+{
+    target->scratch = true;
+    target->gradient = mn__op_scratch(tape, target->place.dtype, &target->place);
+    return target->gradient.data;
+}
+
 mn__op_target mn__op_target_float(mn__tape *tape, mn__var *var)
 {
     mn__op_target target = {.accumulate = true};
@@ -178,6 +185,24 @@ void mn__op_target_finish(mn__tape *tape, const mn__op_target *target)
 }
 
 /* ---- Inputs and errors --------------------------------------------------------------------- */
+
+mn__tensor mn__op_in_compute(mn__tape *tape, const mn__var *var)
+{
+    if (var->value.dtype == tape->compute)
+        return var->value;
+    if (var->param) {
+        mn__tensor copy = mn__param_in(tape->params, var->param, tape->compute);
+        if (!copy.data)
+            mn__tape_fail(tape, MN_ERROR_MEMORY, "use a smaller model or precision: f32",
+                          "no memory for the %s copy of %s", mn__dtype_name(tape->compute),
+                          var->param->name);
+        return copy;
+    }
+    mn__tensor copy = mn__op_keep(tape, tape->compute, &var->value);
+    if (copy.data)
+        mn__op_convert(tape, &copy, &var->value);
+    return copy;
+}
 
 mn__var *mn__op_contiguous(mn__tape *tape, mn__var *x, mn__dtype dtype)
 {

@@ -57,6 +57,9 @@ typedef struct mn__op_target {
 } mn__op_target;
 /* For a kernel that sets, also what nobody wants. */
 mn__op_target mn__op_target_set(mn__tape *tape, mn__var *var);
+/* Moves a target to contiguous scratch of its own, to be set; false when memory
+ * is short. */
+bool mn__op_target_apart(mn__tape *tape, mn__op_target *target);
 /* For a kernel that adds to contiguous F32; gradient.data is NULL where none is
  * wanted. */
 mn__op_target mn__op_target_float(mn__tape *tape, mn__var *var);
@@ -64,6 +67,9 @@ void mn__op_target_finish(mn__tape *tape, const mn__op_target *target);
 
 /* ---- Inputs and errors --------------------------------------------------------------------- */
 
+/* A var's value in the compute type: as it is, a parameter's copy, or a new
+ * one; unrecorded. data is NULL when memory is short. */
+mn__tensor mn__op_in_compute(mn__tape *tape, const mn__var *var);
 /* x as a contiguous tensor of a type, by recorded copies where it is not. */
 mn__var *mn__op_contiguous(mn__tape *tape, mn__var *x, mn__dtype dtype);
 

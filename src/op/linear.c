@@ -95,26 +95,6 @@ static bool check(mn__tape *tape, const mn__var *x, const mn__var *weight, const
     return false;
 }
 
-/* A value in the compute type: as it is, a parameter's copy, or a new one.
- * data is NULL when memory is short. */
-static mn__tensor in_compute_type(mn__tape *tape, const mn__var *var)
-{
-    if (var->value.dtype == tape->compute)
-        return var->value;
-    if (var->param) {
-        mn__tensor copy = mn__param_in(tape->params, var->param, tape->compute);
-        if (!copy.data)
-            mn__tape_fail(tape, MN_ERROR_MEMORY, "use a smaller model or precision: f32",
-                          "no memory for the %s copy of %s", mn__dtype_name(tape->compute),
-                          var->param->name);
-        return copy;
-    }
-    mn__tensor copy = mn__op_keep(tape, tape->compute, &var->value);
-    if (copy.data)
-        mn__op_convert(tape, &copy, &var->value);
-    return copy;
-}
-
 /* out [..., n] = activation(x [..., k] weights^T + bias) */
 static void forward(mn__tape *tape, const mn__tensor *out, const mn__tensor *input,
                     const mn__tensor *weights, const mn__var *bias, mn__activation activation)
@@ -142,7 +122,7 @@ mn__var *mn__op_linear(mn__tape *tape, mn__var *x, mn__var *weight, mn__var *bia
         size[axis] = x->value.size[axis];
     size[x->value.rank - 1] = weight->value.size[0];
     mn__var *out = mn__tape_new(tape, tape->compute, x->value.rank, size);
-    mn__tensor input = in_compute_type(tape, x), weights = in_compute_type(tape, weight);
+    mn__tensor input = mn__op_in_compute(tape, x), weights = mn__op_in_compute(tape, weight);
     if (!out || !input.data || !weights.data)
         return NULL;
 

@@ -37,9 +37,7 @@ static void rope_backward(mn__tape *tape, mn__record *base)
         return;
     as_rows(&dy, &in);
     if (!as_rows(&dx.gradient, &out)) { /* the gradient's place has gaps that x has not */
-        dx.gradient = mn__op_scratch(tape, dx.place.dtype, &dx.place);
-        dx.scratch = true;
-        if (!dx.gradient.data)
+        if (!mn__op_target_apart(tape, &dx))
             return;
         as_rows(&dx.gradient, &out);
     }

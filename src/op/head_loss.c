@@ -1,0 +1,270 @@
+/* Cross-entropy fused with the head: logits exist for one chunk of rows at a
+ * time, and their gradients are used up before the next.
+ *
+ *   x = s h W^T + b;  loss = sum_r weight[r] CE(x[r], target[r]) * scale
+ *   g = weight (softmax(x) - onehot) (the kernel's);  dh = s g W;  dW = g^T s h;  db = sum g
+ *
+ * Forward makes g W, dW and db for a loss of scale 1; backward multiplies them
+ * by scale and what arrives. Rows of weight 0 at a chunk's ends cost nothing. */
+#include "op/common.h"
+
+typedef struct head_record {
+    mn__record record;
+    mn__var *hidden, *weight, *bias;
+    mn__tensor dhidden, dweight, dbias; /* data NULL: not wanted */
+    float scale, logit_scale;
+} head_record;
+
+/* What one forward pass works with. */
+typedef struct head_work {
+    const mn__head_loss *args;
+    mn__matrix hidden;  /* [N, C] */
+    mn__matrix weights; /* [V, C], compute type */
+    float *logits;      /* [chunk, V] */
+    void *rounded;      /* logits' gradients in a 16-bit compute type, or NULL */
+    void *scaled;       /* s h, or NULL where s is 1 */
+    float *losses;      /* [N] */
+    int64_t chunk;
+    head_record *record; /* NULL: no gradients */
+} head_work;
+
+/* ---- Backward -------------------------------------------------------------------- */
+
+/* var's gradient += factor * arrived * made */
+static void contribute(mn__tape *tape, mn__var *var, const mn__tensor *made, float factor,
+                       const float *arrived)
+{
+    mn__tensor gradient;
+    bool accumulate;
+    mn__queue *queue = &tape->device->queue;
+    if (!made->data || !mn__tape_gradient(tape, var, &gradient, &accumulate))
+        return;
+    float *factors = mn__op_repeat(tape, arrived, factor, mn__op_rows(made));
+    int64_t count = mn__tensor_matrices(&gradient);
+    for (int64_t n = 0; n < count && factors; n++)
+        queue->kernels->scale_rows(queue, mn__tensor_matrix(&gradient, n), factors,
+                                   mn__op_matrix(made, count, n), accumulate);
+}
+
+static void head_backward(mn__tape *tape, mn__record *base)
+{
+    head_record *record = (head_record *)base;
+    mn__tensor arrived = mn__tape_gradient_of(tape, base->out);
+    float scale = record->scale;
+    contribute(tape, record->hidden, &record->dhidden, scale * record->logit_scale, arrived.data);
+    contribute(tape, record->weight, &record->dweight, scale, arrived.data);
+    contribute(tape, record->bias, &record->dbias, scale, arrived.data);
+}
+
+/* ---- A chunk of rows ---------------------------------------------------------------- */
+
+static mn__matrix rows_of(mn__matrix matrix, int64_t first, int64_t count)
+{
+    int64_t offset = first * matrix.stride * mn__dtype_bytes(matrix.dtype);
+    matrix.data = (char *)matrix.data + offset;
+    matrix.rows = count;
+    return matrix;
+}
+
+static void chunk_gradients(mn__tape *tape, const head_work *work, mn__matrix hidden,
+                            int64_t first, int64_t count)
+{
+    mn__queue *queue = &tape->device->queue;
+    head_record *record = work->record;
+    mn__matrix g = mn__op_flat(work->logits, MN__F32, count, work->weights.rows);
+    if (record->dbias.data)
+        queue->kernels->sum_rows(queue, record->dbias.data, g);
+    if (work->rounded) {
+        mn__matrix rounded = mn__op_flat(work->rounded, tape->compute, g.rows, g.columns);
+        queue->kernels->convert(queue, rounded, g);
+        g = rounded;
+    }
+    if (record->dhidden.data) {
+        mn__matrix out = rows_of(mn__tensor_matrix(&record->dhidden, 0), first, count);
+        mn__matmul product = mn__op_product((mn__factor){g, false},
+                                            (mn__factor){work->weights, false}, out);
+        mn__op_multiply_matrices(tape, &product);
+    }
+    if (record->dweight.data) {
+        mn__matmul product = mn__op_product((mn__factor){g, true}, (mn__factor){hidden, false},
+                                            mn__tensor_matrix(&record->dweight, 0));
+        product.accumulate = true;
+        mn__op_multiply_matrices(tape, &product);
+    }
+}
+
+static void run_chunk(mn__tape *tape, const head_work *work, int64_t first, int64_t count)
+{
+    mn__queue *queue = &tape->device->queue;
+    const mn__head_loss *args = work->args;
+    mn__matrix hidden = rows_of(work->hidden, first, count);
+    if (work->scaled) {
+        mn__matrix scaled = mn__op_flat(work->scaled, hidden.dtype, count, hidden.columns);
+        queue->kernels->axpby(queue, scaled, args->logit_scale, hidden, 0);
+        hidden = scaled;
+    }
+    int64_t V = work->weights.rows;
+    mn__matmul product = mn__op_product((mn__factor){hidden, false},
+                                        (mn__factor){work->weights, true},
+                                        mn__op_flat(work->logits, MN__F32, count, V));
+    product.bias = args->bias ? args->bias->value.data : NULL;
+    mn__op_multiply_matrices(tape, &product);
+    mn__cross_entropy call = {.rows = count,
+                              .vocabulary = V,
+                              .stride = V,
+                              .logits = work->logits,
+                              .targets = args->targets + first,
+                              .weights = args->weights + first,
+                              .z = args->z,
+                              .gradient = work->record,
+                              .losses = work->losses + first};
+    queue->kernels->cross_entropy(queue, &call);
+    if (work->record)
+        chunk_gradients(tape, work, hidden, first, count);
+}
+
+/* The next rows that count, from *first on: at most a chunk. A counting device
+ * has no weights to look at. */
+static int64_t next_chunk(const mn__tape *tape, const head_work *work, int64_t *first)
+{
+    const float *weights = work->args->weights;
+    int64_t N = work->hidden.rows, look = tape->device->counting ? 0 : 1;
+    while (look && *first < N && weights[*first] == 0)
+        ++*first;
+    int64_t count = N - *first < work->chunk ? N - *first : work->chunk;
+    while (look && count > 0 && weights[*first + count - 1] == 0)
+        count--;
+    return count;
+}
+
+static void run_chunks(mn__tape *tape, const head_work *work)
+{
+    mn__queue *queue = &tape->device->queue;
+    int64_t N = work->hidden.rows;
+    queue->kernels->fill(queue, mn__op_flat(work->losses, MN__F32, 1, N), 0);
+    if (work->record) {
+        const mn__tensor *cleared[] = {&work->record->dhidden, &work->record->dweight,
+                                       &work->record->dbias};
+        for (int i = 0; i < 3; i++)
+            if (cleared[i]->data)
+                mn__op_fill(tape, cleared[i], 0);
+    }
+    for (int64_t first = 0, count; (count = next_chunk(tape, work, &first)) > 0; first += count)
+        run_chunk(tape, work, first, count);
+}
+
+/* ---- Forward -------------------------------------------------------------------------- */
+
+/* Enough rows for products to run at their peak, and logits that stay within a
+ * bound; equal chunks. */
+static int64_t chunk_rows(int64_t N, int64_t V)
+{
+    const int64_t most = 2048, bytes = (int64_t)256 << 20;
+    int64_t rows = bytes / (V * (int64_t)sizeof(float));
+    rows = rows > most ? most : rows < 64 ? 64 : rows;
+    int64_t chunks = (N + rows - 1) / rows;
+    return chunks ? (N + chunks - 1) / chunks : 1;
+}
+
+static bool check(mn__tape *tape, const mn__head_loss *args)
+{
+    const mn__tensor *hidden = &args->hidden->value, *weight = &args->weight->value;
+    const char *hint = "hidden is [N, C], weight [V, C], bias [V]";
+    if (hidden->rank != 2 || weight->rank != 2 || hidden->size[1] != weight->size[1]) {
+        mn__op_fail_sizes(tape, "head", hint, "hidden", hidden, "weight", weight);
+        return false;
+    }
+    if (args->bias && mn__tensor_elements(&args->bias->value) != weight->size[0]) {
+        mn__op_fail_sizes(tape, "head", hint, "bias", &args->bias->value, "weight", weight);
+        return false;
+    }
+    for (int64_t r = 0; r < hidden->size[0] && !tape->device->counting; r++)
+        if (args->weights[r] != 0 &&
+            (args->targets[r] < 0 || args->targets[r] >= weight->size[0])) {
+            mn__tape_fail(tape, MN_ERROR_MISMATCH,
+                          "give the row weight 0, or use the tokenizer of this model",
+                          "head: target %d of row %lld, of a vocabulary of %lld",
+                          (int)args->targets[r], (long long)r, (long long)weight->size[0]);
+            return false;
+        }
+    return true;
+}
+
+/* The record with room for its gradients, all that stays of this pass. */
+static head_record *new_record(mn__tape *tape, mn__var *out, const mn__head_loss *args)
+{
+    head_record *record = mn__tape_record(tape, sizeof *record, out, head_backward);
+    if (!record)
+        return NULL;
+    record->hidden = args->hidden;
+    record->weight = args->weight;
+    record->bias = args->bias;
+    record->scale = args->scale;
+    record->logit_scale = args->logit_scale;
+    if (args->hidden->wants_gradient)
+        record->dhidden = mn__op_keep(tape, tape->compute, &args->hidden->value);
+    if (args->weight->wants_gradient)
+        record->dweight = mn__op_keep(tape, MN__F32, &args->weight->value);
+    if (args->bias && args->bias->wants_gradient)
+        record->dbias = mn__op_keep(tape, MN__F32, &args->bias->value);
+    return tape->status == MN_OK ? record : NULL;
+}
+
+static bool prepare_work(mn__tape *tape, head_work *work, const mn__tensor *weights)
+{
+    int64_t V = weights->size[0], C = weights->size[1];
+    int64_t bytes = mn__dtype_bytes(tape->compute);
+    work->hidden = mn__tensor_matrix(&work->args->hidden->value, 0);
+    work->weights = mn__tensor_matrix(weights, 0);
+    work->chunk = chunk_rows(work->hidden.rows, V);
+    work->logits = mn__tape_alloc(tape, work->chunk * V * (int64_t)sizeof(float));
+    if (work->record && tape->compute != MN__F32)
+        work->rounded = mn__tape_alloc(tape, work->chunk * V * bytes);
+    if (work->args->logit_scale != 1)
+        work->scaled = mn__tape_alloc(tape, work->chunk * C * bytes);
+    work->losses = work->args->losses;
+    if (!work->losses)
+        work->losses = mn__tape_alloc(tape, work->hidden.rows * (int64_t)sizeof(float));
+    return tape->status == MN_OK;
+}
+
+/* out = scale * sum_r weight[r] loss[r] */
+static bool total(mn__tape *tape, const head_work *work, mn__var *out)
+{
+    mn__queue *queue = &tape->device->queue;
+    float *sum = mn__tape_alloc(tape, sizeof *sum);
+    if (!sum)
+        return false;
+    int64_t N = work->hidden.rows;
+    void *weights = (void *)(uintptr_t)work->args->weights;
+    queue->kernels->dot_rows(queue, sum, mn__op_flat(work->losses, MN__F32, 1, N),
+                             mn__op_flat(weights, MN__F32, 1, N));
+    queue->kernels->axpby(queue, mn__tensor_matrix(&out->value, 0), work->args->scale,
+                          mn__op_flat(sum, MN__F32, 1, 1), 0);
+    return true;
+}
+
+mn__var *mn__op_head_loss(mn__tape *tape, const mn__head_loss *given)
+{
+    mn__head_loss args = *given;
+    if (!args.hidden || !args.weight || !check(tape, &args))
+        return NULL;
+    args.hidden = mn__op_cast(tape, args.hidden, tape->compute);
+    if (args.bias)
+        args.bias = mn__op_cast(tape, args.bias, MN__F32);
+    mn__tensor weights = mn__op_in_compute(tape, args.weight);
+    mn__var *out = mn__tape_new(tape, MN__F32, 1, (int64_t[]){1});
+    if (!args.hidden || !weights.data || !out)
+        return NULL;
+    head_work work = {.args = &args};
+    if (mn__tape_wants(tape, (mn__var *const[]){args.hidden, args.weight, args.bias}, 3) &&
+        !(work.record = new_record(tape, out, &args)))
+        return NULL;
+    mn__arena_mark mark = mn__store_mark(&tape->values);
+    if (!prepare_work(tape, &work, &weights))
+        return NULL;
+    run_chunks(tape, &work);
+    bool good = total(tape, &work, out);
+    mn__store_release(&tape->values, mark);
+    return good ? out : NULL;
+}
