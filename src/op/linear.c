@@ -4,7 +4,8 @@
  *   dp = f'(p) dy;  dx = dp W;  dW += dp^T x;  db += sum of dp's rows
  *
  * Without recording, bias and activation are part of the product. With it, p is
- * kept where f' needs it; ReLU's slope can be read from y. */
+ * kept where f' needs it, rounded to the compute type; ReLU's slope can be read
+ * from y. */
 #include "op/common.h"
 
 typedef struct linear_record {
@@ -129,7 +130,7 @@ mn__var *mn__op_linear(mn__tape *tape, mn__var *x, mn__var *weight, mn__var *bia
     bool wants = mn__tape_wants(tape, (mn__var *const[]){x, weight, bias}, 3);
     bool from_output = activation == MN__LINEAR || activation == MN__RELU;
     mn__tensor before = out->value;
-    if (wants && !from_output) {
+    if ((wants || tape->rehearsing) && !from_output) {
         before = mn__op_keep(tape, tape->compute, &out->value);
         if (!before.data)
             return NULL;

@@ -273,8 +273,10 @@ mn__var *mn__tape_recompute(mn__tape *tape, mn__block block, void *user, mn__var
     mn__random_key random = tape->random;
     mn__tape_mark mark = mn__tape_mark_now(tape);
     tape->recording = false;
+    tape->rehearsing = true;
     mn__var *out = block(tape, user, x);
     out = mn__tape_release_except(tape, mark, out);
+    tape->rehearsing = false;
     tape->recording = true;
     if (!out)
         return NULL;

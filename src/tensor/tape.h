@@ -45,6 +45,7 @@ struct mn__tape {
     mn__dtype compute;     /* F32 or BF16: the type of products and attention */
     bool recording;
     bool training;         /* dropout is on */
+    bool rehearsing;       /* not recording a block that runs again in backward: to the same bits */
     mn__random_key random; /* seed and step; `operation` counts draws */
     mn__arena nodes;       /* vars and records */
     mn__store values;      /* tensors that live to the step's end */
