@@ -18,16 +18,16 @@ extern "C" {
 /* ---- Errors ------------------------------------------------------------- */
 
 /* Every code: name, the exit status of the command-line program, meaning. */
-#define MN_ERROR_MAP(X)                                                        \
-    X(OK, 0, "success")                                                        \
-    X(USAGE, 2, "the command line or an argument is wrong")                    \
-    X(OPTION, 3, "a recipe or an option is wrong")                             \
-    X(IO, 4, "a file could not be read or written")                            \
-    X(FORMAT, 5, "a file is not what it should be")                            \
-    X(MEMORY, 6, "out of memory, or the run would not fit in it")              \
-    X(UNSUPPORTED, 7, "something this build or machine cannot do")             \
-    X(NUMBER, 8, "a loss or gradient is not finite")                           \
-    X(MISMATCH, 9, "two things that must fit together do not")                 \
+#define MN_ERROR_MAP(X)                                            \
+    X(OK, 0, "success")                                            \
+    X(USAGE, 2, "the command line or an argument is wrong")        \
+    X(OPTION, 3, "a recipe or an option is wrong")                 \
+    X(IO, 4, "a file could not be read or written")                \
+    X(FORMAT, 5, "a file is not what it should be")                \
+    X(MEMORY, 6, "out of memory, or the run would not fit in it")  \
+    X(UNSUPPORTED, 7, "something this build or machine cannot do") \
+    X(NUMBER, 8, "a loss or gradient is not finite")               \
+    X(MISMATCH, 9, "two things that must fit together do not")     \
     X(INTERRUPTED, 10, "stopped on request; what was done is saved")
 
 typedef enum mn_status {

@@ -18,8 +18,8 @@ extern "C" {
 /* Fills `error` (if not NULL) and returns `code`, so that a failing function
  * ends in `return mn__fail(error, MN_ERROR_IO, "hint", "%s: %s", path, why);`.
  * `hint` says what to do; NULL for none. */
-mn_status mn__fail(mn_error *error, mn_status code, const char *hint,
-                   const char *format, ...) MN__PRINTF(4, 5);
+mn_status mn__fail(mn_error *error, mn_status code, const char *hint, const char *format, ...)
+    MN__PRINTF(4, 5);
 
 /* The same for the text of errno: message becomes "<format>: <strerror>". */
 mn_status mn__fail_errno(mn_error *error, const char *hint, const char *format, ...)

@@ -38,20 +38,23 @@ typedef struct mn__option {
     const char *help;     /* one line */
 } mn__option;
 
-#define MN__BOOL(type, field, fallback, help)                                  \
+/* The formatter would spread each of these over four lines. */
+/* clang-format off */
+#define MN__BOOL(type, field, fallback, help) \
     { #field, MN__OPTION_BOOL, offsetof(type, field), fallback, 0, 0, NULL, help }
-#define MN__INT(type, field, fallback, least, most, help)                      \
+#define MN__INT(type, field, fallback, least, most, help) \
     { #field, MN__OPTION_INT, offsetof(type, field), fallback, least, most, NULL, help }
-#define MN__FLOAT(type, field, fallback, least, most, help)                    \
+#define MN__FLOAT(type, field, fallback, least, most, help) \
     { #field, MN__OPTION_FLOAT, offsetof(type, field), fallback, least, most, NULL, help }
-#define MN__STRING(type, field, fallback, help)                                \
+#define MN__STRING(type, field, fallback, help) \
     { #field, MN__OPTION_STRING, offsetof(type, field), fallback, 0, 0, NULL, help }
-#define MN__ENUM(type, field, fallback, choices, help)                         \
+#define MN__ENUM(type, field, fallback, choices, help) \
     { #field, MN__OPTION_ENUM, offsetof(type, field), fallback, 0, 0, choices, help }
-#define MN__LIST(type, field, fallback, help)                                  \
+#define MN__LIST(type, field, fallback, help) \
     { #field, MN__OPTION_LIST, offsetof(type, field), fallback, 0, 0, NULL, help }
-#define MN__OPTIONS_END                                                        \
+#define MN__OPTIONS_END \
     { NULL, MN__OPTION_END, 0, NULL, 0, 0, NULL, NULL }
+/* clang-format on */
 
 /* Fills a struct with a table's defaults. */
 mn_status mn__options_default(const mn__option *table, void *component, mn__arena *arena,
@@ -70,8 +73,7 @@ const char *mn__options_nearest(const mn__option *table, const char *word);
 /* One option's value in a struct, as text that a recipe takes. */
 void mn__options_value(const mn__option *option, const void *component, mn__string *out);
 /* A struct as YAML lines "name: value", each after `indent` spaces. */
-void mn__options_write(const mn__option *table, const void *component, int indent,
-                       mn__string *out);
+void mn__options_write(const mn__option *table, const void *component, int indent, mn__string *out);
 /* What a table offers: lines for --help; rows of a Markdown table for the docs. */
 void mn__options_help(const mn__option *table, mn__string *out);
 void mn__options_markdown(const mn__option *table, mn__string *out);

@@ -26,7 +26,7 @@ static inline int64_t mn__dtype_bytes(mn__dtype dtype)
 /* "F32", "BF16", ...: safetensors' names. */
 static inline const char *mn__dtype_name(mn__dtype dtype)
 {
-    static const char *const names[] = { "F32", "BF16", "I32", "I64", "U8" };
+    static const char *const names[] = {"F32", "BF16", "I32", "I64", "U8"};
     return names[dtype];
 }
 

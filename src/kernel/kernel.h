@@ -37,7 +37,7 @@ typedef struct mn__queue {
     const mn__kernels *kernels;
     mn__arena scratch;
     struct mn__matmul_cache *matmuls; /* oneDNN primitives by shape */
-    bool failed; /* a kernel lacked scratch: see mn__queue_check */
+    bool failed;                      /* a kernel lacked scratch: see mn__queue_check */
 } mn__queue;
 
 /* The best level of this machine that MNEME_CPU (plain, baseline, v3, v4,
@@ -113,11 +113,11 @@ int64_t mn__t5_bucket(int64_t distance, int64_t buckets, int64_t far);
 
 typedef enum mn__mask {
     MN__MASK_NONE,
-    MN__MASK_CAUSAL,    /* key position <= query position */
-    MN__MASK_STRICT,    /* key position <  query position */
-    MN__MASK_BAND,      /* causal, and query position - key position < window */
+    MN__MASK_CAUSAL,      /* key position <= query position */
+    MN__MASK_STRICT,      /* key position <  query position */
+    MN__MASK_BAND,        /* causal, and query position - key position < window */
     MN__MASK_BAND_STRICT, /* 1 <= query position - key position <= window */
-    MN__MASK_SEGMENTED  /* causal, and equal segment ids */
+    MN__MASK_SEGMENTED    /* causal, and equal segment ids */
 } mn__mask;
 
 typedef enum mn__position {
@@ -131,26 +131,26 @@ typedef enum mn__position {
 /* One list of keys. The query i of a row stands at position offset + i in the
  * coordinates in which key j stands at j; distance = offset + i - j. */
 typedef struct mn__key_group {
-    const void *keys, *values;  /* [B, count, G, D], the dtype of the queries */
-    int64_t count;              /* S */
-    int64_t key_stride[3];      /* of b, s, g */
+    const void *keys, *values; /* [B, count, G, D], the dtype of the queries */
+    int64_t count;             /* S */
+    int64_t key_stride[3];     /* of b, s, g */
     int64_t value_stride[3];
     const int64_t *first, *length; /* [B]: keys first <= j < length are present; NULL: 0, count */
-    const uint8_t *keep;        /* [B, count], 0 hides a key; NULL: all */
+    const uint8_t *keep;           /* [B, count], 0 hides a key; NULL: all */
     const int32_t *query_segment, *key_segment; /* [B, T], [B, count]; MASK_SEGMENTED */
     mn__mask mask;
     int64_t offset, window;
     mn__position position;
-    const float *slopes;        /* ALIBI: [H] */
-    const float *table;         /* T5: [buckets, H] */
-    int64_t buckets, far;       /* T5: and its max distance */
-    const void *relative;       /* XL: r, [limit + 1, H, D], the dtype of the queries */
-    const float *u, *v;         /* XL: [H, D] or NULL (zero) */
+    const float *slopes;  /* ALIBI: [H] */
+    const float *table;   /* T5: [buckets, H] */
+    int64_t buckets, far; /* T5: and its max distance */
+    const void *relative; /* XL: r, [limit + 1, H, D], the dtype of the queries */
+    const float *u, *v;   /* XL: [H, D] or NULL (zero) */
     /* SHAW: [2 limit + 1, D] or NULL; row limit + clip(distance). */
     const float *shaw_keys, *shaw_values;
-    int64_t limit;              /* distances are clipped to 0..limit (XL), +-limit (SHAW) */
-    const float *bias;          /* [B, G, count] added to the scaled score, or NULL: log counts */
-    int64_t bias_stride[2];     /* of b, g */
+    int64_t limit;          /* distances are clipped to 0..limit (XL), +-limit (SHAW) */
+    const float *bias;      /* [B, G, count] added to the scaled score, or NULL: log counts */
+    int64_t bias_stride[2]; /* of b, g */
 } mn__key_group;
 
 enum { MN__GROUPS_MAX = 6 };
@@ -164,21 +164,21 @@ enum { MN__GROUPS_MAX = 6 };
  * is set. Backward reads the `out` and `lse` that forward wrote. */
 typedef struct mn__attention_call {
     int64_t B, T, H, G, D;
-    mn__dtype dtype;          /* of queries, keys, values, out: F32 or BF16 */
-    const void *queries;      /* [B, T, H, D] */
-    int64_t query_stride[3];  /* of b, t, h */
-    void *out;                /* [B, T, H, D] */
+    mn__dtype dtype;         /* of queries, keys, values, out: F32 or BF16 */
+    const void *queries;     /* [B, T, H, D] */
+    int64_t query_stride[3]; /* of b, t, h */
+    void *out;               /* [B, T, H, D] */
     int64_t out_stride[3];
-    float *lse;               /* [B, H, T]: log sum exp of the scores, sink included */
+    float *lse; /* [B, H, T]: log sum exp of the scores, sink included */
     float scale;
-    const float *scales;      /* [H] or NULL */
-    const float *sink;        /* [H] or NULL */
+    const float *scales;          /* [H] or NULL */
+    const float *sink;            /* [H] or NULL */
     const int64_t *queries_valid; /* [B]: queries beyond are skipped: output and masses 0,
                                      lse -inf; NULL: T */
     int groups;
     mn__key_group group[MN__GROUPS_MAX];
-    float *group_mass;                  /* [B, H, T, groups] or NULL */
-    float *key_mass[MN__GROUPS_MAX];    /* [B, H, count], summed over queries, or NULL */
+    float *group_mass;               /* [B, H, T, groups] or NULL */
+    float *key_mass[MN__GROUPS_MAX]; /* [B, H, count], summed over queries, or NULL */
 } mn__attention_call;
 
 /* Gradients; NULL where not wanted. Those with the dtype of the queries are
@@ -193,11 +193,11 @@ typedef struct mn__attention_gradients {
         void *keys, *values; /* set together */
         int64_t key_stride[3], value_stride[3];
         bool accumulate;
-        float *table;                     /* T5 */
-        float *relative;                  /* XL: [limit + 1, H, D] */
-        float *u, *v;                     /* XL: [H, D] */
-        float *shaw_keys, *shaw_values;   /* SHAW */
-        float *bias;                      /* [B, G, count] */
+        float *table;                   /* T5 */
+        float *relative;                /* XL: [limit + 1, H, D] */
+        float *u, *v;                   /* XL: [H, D] */
+        float *shaw_keys, *shaw_values; /* SHAW */
+        float *bias;                    /* [B, G, count] */
     } group[MN__GROUPS_MAX];
     float *scales, *sink; /* [H] */
 } mn__attention_gradients;

@@ -22,9 +22,9 @@ typedef struct mn__run {
     mn__params params;
     mn__decoder *decoder;
     int64_t segment;
-    char weights_file[32];   /* "best.safetensors" or "last.safetensors" */
-    char fingerprint[33];    /* of that file's weights */
-    int64_t step;            /* the update at which they were written */
+    char weights_file[32]; /* "best.safetensors" or "last.safetensors" */
+    char fingerprint[33];  /* of that file's weights */
+    int64_t step;          /* the update at which they were written */
 } mn__run;
 
 /* Opens a run for evaluation or generation: the best weights if there are any,

@@ -88,13 +88,13 @@ typedef struct mn__keys {
     mn__mask mask;
     int64_t offset, window;
     mn__position position;
-    const float *slopes;           /* ALIBI */
-    mn__var *table;                /* T5 [buckets, H] */
+    const float *slopes; /* ALIBI */
+    mn__var *table;      /* T5 [buckets, H] */
     int64_t far;
-    mn__var *relative, *u, *v;     /* XL: [limit + 1, H, D], [H, D], [H, D] */
+    mn__var *relative, *u, *v; /* XL: [limit + 1, H, D], [H, D], [H, D] */
     mn__var *shaw_keys, *shaw_values;
     int64_t limit;
-    mn__var *bias;                 /* [B, G, S] or NULL */
+    mn__var *bias; /* [B, G, S] or NULL */
 } mn__keys;
 
 typedef struct mn__attention_args {
@@ -104,18 +104,17 @@ typedef struct mn__attention_args {
     const int64_t *valid;   /* [B]: real queries of each row; NULL: all */
     int groups;
     mn__keys group[MN__GROUPS_MAX];
-    float *group_mass;               /* see mn__attention_call; or NULL */
+    float *group_mass; /* see mn__attention_call; or NULL */
     float *key_mass[MN__GROUPS_MAX];
-    float **lse;                     /* receives [B, H, T] in the step's memory; or NULL */
+    float **lse; /* receives [B, H, T] in the step's memory; or NULL */
 } mn__attention_args;
 
 /* [B, T, H, D] in the compute type. */
 mn__var *mn__op_attention(mn__tape *tape, const mn__attention_args *args);
 /* Keys of each query's own: queries [B, T, H, D], keys and values
  * [B * T, H, K, D], index [B, T, H, K] (< 0 hides one; NULL: all there). */
-mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *keys,
-                                   mn__var *values, const int64_t *index, float scale,
-                                   mn__var *scales);
+mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *keys, mn__var *values,
+                                   const int64_t *index, float scale, mn__var *scales);
 
 /* ---- Head -------------------------------------------------------------------------- */
 

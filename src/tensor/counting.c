@@ -19,8 +19,8 @@ static void move(mn__queue *queue, int tensors, mn__matrix x)
 
 static void matmul(mn__queue *queue, const mn__matmul *call)
 {
-    counted(queue)->products += 2.0 * (double)(call->batch[0] * call->batch[1]) *
-                                (double)call->m * (double)call->n * (double)call->k;
+    counted(queue)->products += 2.0 * (double)(call->batch[0] * call->batch[1]) * (double)call->m *
+                                (double)call->n * (double)call->k;
 }
 
 static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
@@ -94,8 +94,8 @@ static void activate(mn__queue *queue, mn__activation kind, mn__matrix out, mn__
     move(queue, 2, out);
 }
 
-static void activate_backward(mn__queue *queue, mn__activation kind, mn__matrix dx,
-                              bool accumulate, mn__matrix in, mn__matrix dy)
+static void activate_backward(mn__queue *queue, mn__activation kind, mn__matrix dx, bool accumulate,
+                              mn__matrix in, mn__matrix dy)
 {
     (void)kind, (void)accumulate, (void)in, (void)dy;
     move(queue, 3, dx);
@@ -211,8 +211,8 @@ static void count_attention(mn__queue *queue, const mn__attention_call *call, do
         double per_pair = each;
         if (call->group[g].position == MN__POSITION_XL)
             per_pair += each_relative;
-        counted(queue)->attention += per_pair * visible(call, &call->group[g]) *
-                                     (double)(call->B * call->H * call->D);
+        counted(queue)->attention +=
+            per_pair * visible(call, &call->group[g]) * (double)(call->B * call->H * call->D);
     }
 }
 
@@ -234,8 +234,7 @@ static void gathered(mn__queue *queue, const mn__gathered_call *call)
 }
 
 static void gathered_backward(mn__queue *queue, const mn__gathered_call *call, const void *dout,
-                              void *dq, bool accumulate, void *dkeys, void *dvalues,
-                              float *dscales)
+                              void *dq, bool accumulate, void *dkeys, void *dvalues, float *dscales)
 {
     (void)dout, (void)dq, (void)accumulate, (void)dkeys, (void)dvalues, (void)dscales;
     counted(queue)->attention += 10.0 * (double)(call->B * call->T * call->H * call->K * call->D);

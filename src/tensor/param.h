@@ -9,14 +9,14 @@
 #include "tensor/tensor.h"
 
 typedef struct mn__param {
-    const char *name; /* "layers.0.attention.query.weight" */
-    mn__tensor value; /* F32 */
-    float *gradient;  /* as value; NULL until training is prepared, and for buffers */
-    bool gradient_set;   /* this update's gradient has a first contribution */
+    const char *name;  /* "layers.0.attention.query.weight" */
+    mn__tensor value;  /* F32 */
+    float *gradient;   /* as value; NULL until training is prepared, and for buffers */
+    bool gradient_set; /* this update's gradient has a first contribution */
     bool buffer;
-    bool decays;         /* weight decay applies: matrices, not gains and biases */
-    uint64_t version;    /* counts changes of value */
-    mn__tensor bf16;     /* copy for products; data NULL: none yet */
+    bool decays;      /* weight decay applies: matrices, not gains and biases */
+    uint64_t version; /* counts changes of value */
+    mn__tensor bf16;  /* copy for products; data NULL: none yet */
     uint64_t bf16_version;
 } mn__param;
 
