@@ -3,5 +3,5 @@
 
 void MN__KERNEL(fill)(mn__kernels *kernels)
 {
-    (void)kernels;
+    MN__KERNEL(fill_attention)(kernels);
 }

@@ -1,0 +1,305 @@
+/* Keys, values and position rows into panels: once per call, O(S) memory, shared
+ * by all heads and queries that read them. */
+#include "kernel/cpu/attention.h"
+#include "kernel/plain.h"
+
+#include <math.h>
+#include <omp.h>
+
+static int64_t round_up(int64_t n, int64_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+static int64_t clip(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+/* ---- Rows as floats --------------------------------------------------------------- */
+
+/* to[d] = (from[d] + add[d]) * factor for d < n, zero up to width. */
+static void widen_row(float *to, int64_t width, const void *from, mn__dtype dtype, int64_t n,
+                      const float *add, float factor)
+{
+    int64_t d = 0;
+    if (dtype == MN__BF16)
+        for (const mn__bf16 *x = from; d < n; d++)
+            to[d] = mn__bf16_to_f32(x[d]);
+    else
+        for (const float *x = from; d < n; d++)
+            to[d] = x[d];
+    if (add)
+        for (d = 0; d < n; d++)
+            to[d] += add[d];
+    if (factor != 1)
+        for (d = 0; d < n; d++)
+            to[d] *= factor;
+    for (; d < width; d++)
+        to[d] = 0;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *from, int64_t stride,
+                                int64_t n, int64_t rows, const float *add, float factor)
+{
+    const mn__attention_call *call = flash->call;
+    int64_t width = flash->width, bytes = mn__dtype_bytes(call->dtype);
+    memset((char *)to + n * width * flash->size, 0, (size_t)((rows - n) * width * flash->size));
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t d = 0; d < width; d += PANEL) {
+            float part[PANEL];
+            int64_t there = d < call->D ? smaller(call->D - d, PANEL) : 0;
+            widen_row(part, PANEL, (const char *)from + (i * stride + d) * bytes, call->dtype,
+                      there, add ? add + d : NULL, factor);
+            int64_t at = i * width + d, wanted = smaller(width - d, PANEL);
+            for (int64_t c = 0; c < wanted; c++)
+                if (flash->bf16)
+                    ((mn__bf16 *)to)[at + c] = mn__f32_to_bf16(part[c]);
+                else
+                    ((float *)to)[at + c] = part[c];
+        }
+}
+
+/* ---- Panels ------------------------------------------------------------------------- */
+
+/* PANEL rows x[n][width] become the columns of one panel: [width][32]. */
+static void put_columns(bool bf16, void *panel, const float *x, int64_t width)
+{
+    float *f32 = panel;
+    mn__bf16 *pairs = panel;
+    for (int64_t n = 0; n < PANEL; n++, x += width)
+        if (bf16)
+            for (int64_t d = 0; d < width; d++)
+                pairs[d / 2 * (2 * PANEL) + 2 * n + d % 2] = mn__f32_to_bf16(x[d]);
+        else
+            for (int64_t d = 0; d < width; d++)
+                f32[d * PANEL + n] = x[d];
+}
+
+/* PANEL rows x[k][width] become rows k of the panels: [width / 32][panel apart][32]. */
+static void put_rows(bool bf16, void *panels, const float *x, int64_t width, int64_t apart)
+{
+    float *f32 = panels;
+    mn__bf16 *pairs = panels;
+    for (int64_t k = 0; k < PANEL; k++, x += width)
+        if (bf16)
+            for (int64_t d = 0; d < width; d++)
+                pairs[d / PANEL * apart + k / 2 * (2 * PANEL) + d % PANEL * 2 + k % 2] =
+                    mn__f32_to_bf16(x[d]);
+        else
+            for (int64_t d = 0; d < width; d++)
+                f32[d / PANEL * apart + k * PANEL + d % PANEL] = x[d];
+}
+
+void *MN__KERNEL(attention_panels)(const mn__flash *flash, void *packed, int64_t padded, int64_t bg,
+                                   int64_t at, bool columns)
+{
+    int64_t each = padded * flash->panels * PANEL;
+    int64_t start = columns ? at * flash->width : at * PANEL;
+    return (char *)packed + (bg * each + start) * flash->size;
+}
+
+/* ---- Keys and values ------------------------------------------------------------------ */
+
+typedef struct source {
+    const void *data;
+    const int64_t *stride;
+    void *columns, *rows; /* either may be NULL */
+} source;
+
+/* Hidden keys are packed as zeros: what stands there may be anything. */
+static bool is_present(const mn__key_group *group, int64_t b, int64_t j)
+{
+    return j < group->count && !(group->first && j < group->first[b]) &&
+           !(group->length && j >= group->length[b]) &&
+           !(group->keep && !group->keep[b * group->count + j]);
+}
+
+/* The PANEL keys (or values) j.. of row b, head g. */
+static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t b, int64_t g,
+                      int64_t j, float *x)
+{
+    const mn__attention_call *call = flash->call;
+    int64_t width = flash->width, bg = b * call->G + g, padded = flash->group[i].padded;
+    for (int64_t n = 0; n < PANEL; n++) {
+        int64_t at = b * from->stride[0] + (j + n) * from->stride[1] + g * from->stride[2];
+        if (is_present(&call->group[i], b, j + n))
+            widen_row(x + n * width, width,
+                      (const char *)from->data + at * mn__dtype_bytes(call->dtype), call->dtype,
+                      call->D, NULL, 1);
+        else
+            memset(x + n * width, 0, (size_t)width * sizeof *x);
+    }
+    if (from->columns)
+        put_columns(flash->bf16,
+                    MN__KERNEL(attention_panels)(flash, from->columns, padded, bg, j, true), x,
+                    width);
+    if (from->rows)
+        put_rows(flash->bf16, MN__KERNEL(attention_panels)(flash, from->rows, padded, bg, j, false),
+                 x, width, padded * PANEL);
+}
+
+static void pack_group(const mn__flash *flash, int i, float *scratch)
+{
+    const mn__attention_call *call = flash->call;
+    const mn__key_group *group = &call->group[i];
+    const packed_group *packed = &flash->group[i];
+    const source keys = {group->keys, group->key_stride, packed->keys, packed->key_rows};
+    const source values = {group->values, group->value_stride, packed->value_columns,
+                           packed->values};
+    int64_t blocks = packed->padded / PANEL;
+#pragma omp parallel for schedule(static)
+    for (int64_t item = 0; item < call->B * call->G * blocks; item++) {
+        int64_t bg = item / blocks, j = item % blocks * PANEL;
+        float *x = scratch + omp_get_thread_num() * PANEL * flash->width;
+        pack_keys(flash, i, &keys, bg / call->G, bg % call->G, j, x);
+        pack_keys(flash, i, &values, bg / call->G, bg % call->G, j, x);
+    }
+}
+
+/* ---- Positions ---------------------------------------------------------------------------- */
+
+static int64_t distance_of(const mn__flash *flash, const mn__key_group *group, int64_t entry)
+{
+    return group->offset + flash->tiles * ROWS - 1 - entry;
+}
+
+static void pack_distances(const mn__flash *flash, const mn__key_group *group,
+                           const distance_rows *to, float *scratch)
+{
+    int64_t D = flash->call->D, width = flash->width, blocks = to->entries / PANEL;
+    int64_t bytes = mn__dtype_bytes(to->dtype);
+#pragma omp parallel for schedule(static)
+    for (int64_t item = 0; item < to->heads * blocks; item++) {
+        int64_t h = item / blocks, entry = item % blocks * PANEL;
+        float *x = scratch + omp_get_thread_num() * PANEL * width;
+        for (int64_t n = 0; n < PANEL; n++) {
+            int64_t row = clip(distance_of(flash, group, entry + n), to->low, to->high);
+            int64_t at = ((row - to->low) * to->heads + h) * D;
+            widen_row(x + n * width, width, (const char *)to->source + at * bytes, to->dtype, D,
+                      NULL, 1);
+        }
+        if (to->columns)
+            put_columns(
+                flash->bf16,
+                MN__KERNEL(attention_panels)(flash, to->columns, to->entries, h, entry, true), x,
+                width);
+        if (to->rows)
+            put_rows(flash->bf16,
+                     MN__KERNEL(attention_panels)(flash, to->rows, to->entries, h, entry, false), x,
+                     width, to->entries * PANEL);
+    }
+}
+
+/* ALiBi and T5, as they are added to scores in units of log 2. */
+static void fill_by_distance(const mn__flash *flash, const mn__key_group *group,
+                             packed_group *packed)
+{
+    const mn__attention_call *call = flash->call;
+    for (int64_t entry = 0; entry < packed->entries; entry++) {
+        int64_t distance = distance_of(flash, group, entry);
+        int64_t bucket = group->position == MN__POSITION_T5
+                             ? mn__t5_bucket(distance, group->buckets, group->far)
+                             : 0;
+        for (int64_t h = 0; h < call->H; h++) {
+            float y = group->position == MN__POSITION_T5 ? group->table[bucket * call->H + h]
+                                                         : -group->slopes[h] * (float)distance;
+            packed->by_distance[h * packed->entries + entry] =
+                y * (call->scales ? call->scales[h] : 1) * (float)M_LOG2E;
+        }
+    }
+}
+
+/* ---- All of a call -------------------------------------------------------------------------- */
+
+/* n * PANEL-wide panels of `rows` rows, or NULL with the queue's failure noted. */
+static bool take(mn__queue *queue, const mn__flash *flash, void **to, int64_t n, int64_t rows)
+{
+    *to = mn__queue_scratch(queue, n * rows * flash->panels * PANEL * flash->size);
+    return *to != NULL;
+}
+
+static bool take_distances(mn__queue *queue, const mn__flash *flash, distance_rows *to,
+                           bool columns, bool rows)
+{
+    return (!columns || take(queue, flash, &to->columns, to->heads, to->entries)) &&
+           (!rows || take(queue, flash, &to->rows, to->heads, to->entries));
+}
+
+static bool open_positions(mn__flash *flash, mn__queue *queue, int i, bool backward)
+{
+    const mn__attention_call *call = flash->call;
+    const mn__key_group *group = &call->group[i];
+    packed_group *packed = &flash->group[i];
+    packed->entries = flash->tiles * ROWS + packed->padded;
+    bool by_distance = group->position == MN__POSITION_ALIBI || group->position == MN__POSITION_T5;
+    if (by_distance)
+        packed->by_distance =
+            mn__queue_scratch(queue, call->H * packed->entries * (int64_t)sizeof(float));
+    if (group->position == MN__POSITION_XL)
+        packed->relative = (distance_rows){group->relative, call->dtype,     0,    group->limit,
+                                           call->H,         packed->entries, NULL, NULL};
+    if (group->position == MN__POSITION_SHAW && group->shaw_keys)
+        packed->relative = (distance_rows){
+            group->shaw_keys, MN__F32, -group->limit, group->limit, 1, packed->entries, NULL, NULL};
+    if (group->position == MN__POSITION_SHAW && group->shaw_values)
+        packed->shaw_values =
+            (distance_rows){group->shaw_values, MN__F32, -group->limit, group->limit, 1,
+                            packed->entries,    NULL,    NULL};
+    return (!by_distance || packed->by_distance) &&
+           take_distances(queue, flash, &packed->relative, packed->relative.entries != 0,
+                          packed->relative.entries && backward) &&
+           take_distances(queue, flash, &packed->shaw_values,
+                          packed->shaw_values.entries && backward,
+                          packed->shaw_values.entries != 0);
+}
+
+static bool open_group(mn__flash *flash, mn__queue *queue, int i, bool backward)
+{
+    const mn__attention_call *call = flash->call;
+    packed_group *packed = &flash->group[i];
+    int64_t bg = call->B * call->G;
+    packed->padded = round_up(call->group[i].count, KEYS);
+    return take(queue, flash, &packed->keys, bg, packed->padded) &&
+           take(queue, flash, &packed->values, bg, packed->padded) &&
+           (!backward || (take(queue, flash, &packed->key_rows, bg, packed->padded) &&
+                          take(queue, flash, &packed->value_columns, bg, packed->padded))) &&
+           open_positions(flash, queue, i, backward);
+}
+
+bool MN__KERNEL(attention_open)(mn__flash *flash, mn__queue *queue, const mn__attention_call *call,
+                                bool backward)
+{
+    bool bf16 = call->dtype == MN__BF16 && HAVE_BF16_TILES && !backward;
+    *flash = (struct mn__flash){.call = call,
+                                .bf16 = bf16,
+                                .width = round_up(call->D, bf16 ? 32 : 16),
+                                .panels = (call->D + PANEL - 1) / PANEL,
+                                .tiles = (call->T + ROWS - 1) / ROWS,
+                                .size = bf16 ? 2 : 4};
+    for (int i = 0; i < call->groups; i++)
+        if (!open_group(flash, queue, i, backward))
+            return false;
+    mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
+    float *scratch = mn__queue_scratch(queue, omp_get_max_threads() * PANEL * flash->width *
+                                                  (int64_t)sizeof *scratch);
+    if (!scratch)
+        return false;
+    for (int i = 0; i < call->groups; i++) {
+        packed_group *packed = &flash->group[i];
+        pack_group(flash, i, scratch);
+        if (packed->relative.entries)
+            pack_distances(flash, &call->group[i], &packed->relative, scratch);
+        if (packed->shaw_values.entries)
+            pack_distances(flash, &call->group[i], &packed->shaw_values, scratch);
+        if (packed->by_distance)
+            fill_by_distance(flash, &call->group[i], packed);
+    }
+    mn__arena_release(&queue->scratch, mark);
+    return true;
+}

@@ -1,0 +1,126 @@
+/* Vectors of the level's natural width, on the compilers' vector extension:
+ * what loops need that a compiler does not find by itself. */
+#ifndef MN__KERNEL_CPU_ATTENTION_VECTOR_H
+#define MN__KERNEL_CPU_ATTENTION_VECTOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { LANES = 16 };
+#elif defined(__AVX__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+
+typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t ivec __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+static inline vec vec_load(const float *from)
+{
+    vec x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+static inline void vec_store(float *to, vec x)
+{
+    memcpy(to, &x, sizeof x);
+}
+
+static inline vec vec_set(float x)
+{
+    return x - (vec){0};
+}
+
+static inline vec vec_select(ivec mask, vec yes, vec no)
+{
+    return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
+}
+
+/* Where a > b the one, else the other; b where one is NaN. */
+static inline vec vec_max(vec a, vec b)
+{
+#if defined(__AVX512F__)
+    return _mm512_max_ps(a, b);
+#elif defined(__AVX__)
+    return _mm256_max_ps(a, b);
+#elif defined(__SSE2__)
+    return _mm_max_ps(a, b);
+#else
+    return vec_select(a > b, a, b);
+#endif
+}
+
+/* Whether a lane of a is larger than b's. */
+static inline bool vec_any_above(vec a, vec b)
+{
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
+#elif defined(__AVX__)
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_ps(_mm_cmpgt_ps(a, b)) != 0;
+#else
+    ivec above = a > b;
+    int32_t any = 0;
+    for (int i = 0; i < LANES; i++)
+        any |= above[i];
+    return any != 0;
+#endif
+}
+
+static inline float vec_sum(vec x)
+{
+    float sum = 0;
+    for (int i = 0; i < LANES; i++)
+        sum += x[i];
+    return sum;
+}
+
+static inline float vec_largest(vec x)
+{
+    float largest = x[0];
+    for (int i = 1; i < LANES; i++)
+        largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+/* 2^x for x < 127, 0 below -126 (AVX-512: denormals, then 0), NaN for NaN;
+ * relative error 1.5e-7. 2^x = 2^n 2^f with a minimax polynomial of degree 5
+ * for 2^f (relative error 7.5e-8, Remez). */
+static inline vec vec_exp2(vec x)
+{
+#if defined(__AVX512F__)
+    /* n = floor(x), f in [0, 1): vreduceps gives f, vscalefps multiplies by 2^floor(x). */
+    vec f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    vec y = f * 1.877576676e-03f + 8.989340089e-03f;
+    y = y * f + 5.582631806e-02f;
+    y = y * f + 2.401536170e-01f;
+    y = y * f + 6.931530732e-01f;
+    y = y * f + 9.999999251e-01f;
+    return _mm512_scalef_ps(y, x);
+#else
+    /* Adding 1.5 * 2^23 rounds to an integer, in the low bits; + 127 makes it an exponent. */
+    const float magic = 12582912.0f + 127.0f;
+    vec shifted = x + magic;
+    vec f = x - (shifted - magic);
+    vec y = f * 1.327647200e-03f + 9.675541334e-03f;
+    y = y * f + 5.550713273e-02f;
+    y = y * f + 2.402211972e-01f;
+    y = y * f + 6.931469671e-01f;
+    y = y * f + 1.000000072e+00f;
+    y *= (vec)((ivec)shifted << 23);
+    return vec_select(x < vec_set(-126.0f), vec_set(0.0f), y);
+#endif
+}
+
+#endif
