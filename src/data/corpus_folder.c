@@ -1,0 +1,78 @@
+/* A folder of texts: each .txt file under it is a document (or all of them
+ * are one, by option). */
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "data/corpus_types.h"
+#include "data/source.h"
+#include "data/walk.h"
+
+/* "a/b.txt" and "a/b.txt.gz": 5 and so on, the length without the ending; -1 for
+ * other files. */
+static int64_t stem_bytes(const char *path)
+{
+    int64_t bytes = (int64_t)strlen(path);
+    if (mn__source_is_compressed(path))
+        bytes = strrchr(path, '.') - path;
+    if (bytes < 4 || strncmp(path + bytes - 4, ".txt", 4) != 0)
+        return -1;
+    return bytes - 4;
+}
+
+static mn_status add_text(void *user, const char *path, const char *relative, mn_error *error)
+{
+    mn__corpus *corpus = user;
+    int64_t stem = stem_bytes(relative);
+    if (stem < 0)
+        return MN_OK;
+    mn_status status = MN_OK;
+    if (!corpus->options.one) {
+        const char *name = mn__arena_printf(&corpus->arena, "%.*s", (int)stem, relative);
+        status = name ? mn__corpus_add_document(corpus, name, "", MN__SPLIT_TRAIN, error)
+                      : mn__fail(error, MN_ERROR_MEMORY, NULL, "%s: out of memory", path);
+    }
+    return status ? status : mn__corpus_add_part(corpus, path, 0, -1, error);
+}
+
+static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
+{
+    mn__walk walk = {.found = add_text, .user = corpus};
+    mn_status status = MN_OK;
+    int64_t parts = corpus->part_count;
+    if (corpus->options.one)
+        status =
+            mn__corpus_add_document(corpus, mn__corpus_base_name(path), "", MN__SPLIT_TRAIN, error);
+    if (!status)
+        status = mn__walk_files(&walk, path, error);
+    if (!status && corpus->part_count == parts)
+        return mn__fail(error, MN_ERROR_FORMAT,
+                        "for files of other kinds read it as a tree: tree=PATH",
+                        "%s: there is no .txt file in it", path);
+    return status;
+}
+
+static bool has_text(const char *folder)
+{
+    char **names;
+    int64_t count;
+    bool found = false;
+    if (mn__file_list(folder, &names, &count, NULL))
+        return false;
+    for (int64_t i = 0; i < count && !found; i++)
+        found = names[i][0] != '.' && stem_bytes(names[i]) > 0;
+    mn__free(names);
+    return found;
+}
+
+static bool recognise(const char *path)
+{
+    return mn__file_is_folder(path) && has_text(path);
+}
+
+const mn__corpus_type mn__corpus_folder = {
+    .name = "folder",
+    .help = "a folder of .txt files, each a document",
+    .recognise = recognise,
+    .list = list,
+};

@@ -1,0 +1,22 @@
+/* A text file is one document. */
+#include "base/file.h"
+#include "data/corpus_types.h"
+
+static bool recognise(const char *path)
+{
+    return mn__file_exists(path) && !mn__file_is_folder(path);
+}
+
+static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
+{
+    mn_status status =
+        mn__corpus_add_document(corpus, mn__corpus_base_name(path), "", MN__SPLIT_TRAIN, error);
+    return status ? status : mn__corpus_add_part(corpus, path, 0, -1, error);
+}
+
+const mn__corpus_type mn__corpus_text = {
+    .name = "text",
+    .help = "a text file, one document",
+    .recognise = recognise,
+    .list = list,
+};
