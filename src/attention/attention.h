@@ -14,6 +14,8 @@
 
 #include "attention/state.h"
 #include "base/options.h"
+#include "nn/linear.h"
+#include "nn/norm.h"
 #include "op/op.h"
 
 /* What every layer of one forward pass shares. B rows of T tokens. */
@@ -36,19 +38,21 @@ typedef struct mn__attention_type mn__attention_type;
 /* One layer of a model. */
 typedef struct mn__attention {
     const mn__attention_type *type;
-    void *options;       /* the type's own, read from the recipe */
-    int64_t C, H, G, D;  /* width, heads, key-value heads, head width */
-    int64_t layer, layers;
-    int64_t segment;     /* tokens of a training segment */
-    bool bias;           /* projections have one */
-    float dropout;       /* of attention weights */
-    float deviation, deviation_out; /* initial weights; of the output projection */
-    const mn__rope *rope;           /* positions of `full` and `window`, or NULL */
-    struct mn__projections {
-        mn__param *query, *key, *value, *out; /* [H D, C], [G D, C], [G D, C], [C, H D] */
-        mn__param *query_bias, *key_bias, *value_bias, *out_bias;
-    } projection;
-    void *own;           /* the type's: further parameters */
+    void *options;      /* the type's own, read from the recipe */
+    int64_t C, H, G, D; /* width, heads, key-value heads, head width */
+    int64_t segment;    /* tokens of a training segment */
+    bool bias;          /* projections have one */
+    bool pre_norm;      /* the type normalises its input (and what it remembers) */
+    mn__norm norm;      /* its norm; else the block normalises the sum */
+    float dropout;
+    float deviation;       /* of initial weights */
+    const mn__rope *rope;  /* of types that take rotary positions, or NULL */
+    /* The model's first layer of the same type, which holds what its layers
+     * share; itself for that one. */
+    const struct mn__attention *first;
+    mn__linear query, key_value; /* [H D, C]; [2 G D, C]: keys, then values */
+    mn__linear out;              /* [C, H D] */
+    void *own;                   /* further parameters of the type */
 } mn__attention;
 
 struct mn__attention_type {
@@ -63,14 +67,15 @@ struct mn__attention_type {
 
     /* Checks the options against the layer. */
     mn_status (*check)(const mn__attention *layer, mn_error *error);
-    /* Adds parameters and buffers, named prefix + ".query.weight" etc. */
+    /* Adds parameters and buffers, named prefix + ".query.weight" etc.; memory
+     * for `own` comes from params->nodes. */
     mn_status (*create)(mn__attention *layer, mn__params *params, const char *prefix,
                         mn_error *error);
     /* Adds slots. capacity: the most tokens that a stream will hold (what an
      * unbounded cache takes); 0: a segment sees nothing of earlier ones. */
     mn_status (*create_state)(const mn__attention *layer, mn__states *states, mn__state *state,
                               int64_t capacity, mn_error *error);
-    /* x [B, T, C] (compute type or F32) to [B, T, C] in the compute type. */
+    /* x [B, T, C], F32, the residual stream, to [B, T, C] in the compute type. */
     mn__var *(*forward)(const mn__attention *layer, mn__tape *tape, mn__segment *segment,
                         mn__var *x, const mn__state *state, mn__pending *pending);
     /* Remembers `pending` of each row's valid tokens; rows without any stay as
@@ -85,19 +90,27 @@ struct mn__attention_type {
 extern const mn__attention_type *const mn__attention_types[];
 const mn__attention_type *mn__attention_find(const char *name);
 
-/* ---- Shared by types (attention/project.c) ------------------------------------- */
+/* ---- Shared by types (attention/shared.c) ---------------------------------------- */
 
-/* Adds the four projections. */
-mn_status mn__attention_create_projections(mn__attention *layer, mn__params *params,
-                                           const char *prefix, mn_error *error);
-/* x [B, T, C] to heads [B, T, H or G, D]. */
-mn__var *mn__attention_queries(const mn__attention *layer, mn__tape *tape, mn__var *x);
-mn__var *mn__attention_keys(const mn__attention *layer, mn__tape *tape, mn__var *x);
-mn__var *mn__attention_values(const mn__attention *layer, mn__tape *tape, mn__var *x);
-/* [B, T, H, D] to [B, T, C]. */
+/* Adds query, key_value and out. */
+mn_status mn__attention_create(mn__attention *layer, mn__params *params, const char *prefix,
+                               mn_error *error);
+/* The layer's input as its projections see it: normed if the layer's norm comes
+ * first, in the compute type. */
+mn__var *mn__attention_input(const mn__attention *layer, mn__tape *tape, mn__var *x);
+/* h [B, T, C] to queries [B, T, H, D]. */
+mn__var *mn__attention_queries(const mn__attention *layer, mn__tape *tape, mn__var *h);
+/* h [B, S, C] to keys and values [B, S, G, D], two views. False on failure. */
+bool mn__attention_keys_values(const mn__attention *layer, mn__tape *tape, mn__var *h,
+                               mn__var **keys, mn__var **values);
+/* heads [B, T, H, D] to [B, T, C]. */
 mn__var *mn__attention_out(const mn__attention *layer, mn__tape *tape, mn__var *heads);
-/* Appends each row's valid entries of source [B, T, ...] to the end of the
- * right-aligned slot [B, P, ...]: its oldest entries fall off its front. */
+/* Real tokens of a row. */
+int64_t mn__segment_valid(const mn__segment *segment, int64_t row);
+/* Entries start <= p < start + count of a slot [B, P, ...] as a constant; a copy
+ * while recording, since a commit may come before backward has read it. */
+mn__var *mn__slot_read(mn__tape *tape, const mn__slot *slot, int64_t start, int64_t count);
+/* Appends each row's valid entries of source [B, T, ...] to the end of a right-aligned slot [B, P, ...], whose oldest entries fall off its front. */
 void mn__slot_append(mn__tape *tape, mn__slot *slot, const mn__tensor *source,
                      const mn__segment *segment);
 

@@ -31,13 +31,14 @@ typedef struct mn__states {
     mn__device *device;
     mn__arena nodes;
     mn__store store;
+    mn__dtype compute; /* of keys and values that are kept */
     int64_t rows, layers;
     mn__state *layer;   /* [layers] */
     int64_t *position;  /* [rows]: tokens read of the row's document */
 } mn__states;
 
-mn_status mn__states_open(mn__states *states, mn__device *device, int64_t rows, int64_t layers,
-                          mn_error *error);
+mn_status mn__states_open(mn__states *states, mn__device *device, mn__dtype compute, int64_t rows,
+                          int64_t layers, mn_error *error);
 void mn__states_close(mn__states *states);
 int64_t mn__states_bytes(const mn__states *states);
 

@@ -14,9 +14,9 @@ typedef struct mn__decoder_options {
     double norm_epsilon;
     int activation; /* relu | relu2 | gelu | gelu_tanh | silu */
     bool gated;     /* SwiGLU with silu, GEGLU with gelu */
-    bool bias, tied;
+    bool bias, attention_bias, head_bias, tied;
     bool scale_embedding; /* by sqrt(width), as Transformer-XL */
-    double dropout, embedding_dropout, attention_dropout;
+    double dropout, embedding_dropout, hidden_dropout;
     int positions;      /* none | learned | rope */
     int64_t max_positions;
     double rope_base;
@@ -49,8 +49,10 @@ int mn__decoder_gradient_segments(const mn__decoder *decoder);
 /* FLOPs of matrix products for one token, forward: 2 per matrix weight. */
 double mn__decoder_flops_per_token(const mn__decoder *decoder);
 
+/* State for `rows` streams of at most `capacity` tokens (0: segments see nothing
+ * of earlier ones, for types without a bound of their own); compute: the tape's. */
 mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states, int64_t rows,
-                                  int64_t capacity, mn_error *error);
+                                  int64_t capacity, mn__dtype compute, mn_error *error);
 
 /* One segment: ids [B, T] (ids < 0: padding) to hidden states [B, T, C], ready
  * for the head. Rows that start a document are reset first. What is to be

@@ -219,17 +219,5 @@ void mn__tape_contribute(mn__tape *tape, mn__var *var, float factor, const mn__t
     bool accumulate;
     if (!mn__tape_gradient(tape, var, &gradient, &accumulate))
         return;
-    mn__queue *queue = &tape->device->queue;
-    mn__tensor from = *source;
-    if (mn__tensor_matrices(&gradient) == mn__tensor_matrices(&from)) {
-        for (int64_t i = 0, n = mn__tensor_matrices(&gradient); i < n; i++)
-            queue->kernels->axpby(queue, mn__tensor_matrix(&gradient, i), factor,
-                                  mn__tensor_matrix(&from, i), accumulate ? 1.0f : 0.0f);
-        return;
-    }
-    /* Different foldings: go by the innermost rows of both. */
-    int64_t rows = mn__tensor_elements(&from) / from.size[from.rank - 1];
-    for (int64_t row = 0; row < rows; row++)
-        queue->kernels->axpby(queue, mn__tensor_row(&gradient, row), factor,
-                              mn__tensor_row(&from, row), accumulate ? 1.0f : 0.0f);
+    mn__tensor_axpby(&tape->device->queue, &gradient, factor, source, accumulate ? 1.0f : 0.0f);
 }

@@ -14,7 +14,9 @@ void mn__tape_init(mn__tape *tape, mn__params *params, mn__dtype compute)
     *tape = (mn__tape){.device = params->device, .params = params, .compute = compute};
     mn__arena_init(&tape->nodes, 1 << 18);
     mn__arena_init(&tape->cells, 1 << 14);
+    mn__arena_init(&tape->kept_nodes, 1 << 12);
     mn__store_init(&tape->values, params->device, 1 << 22);
+    mn__store_init(&tape->kept, params->device, 1 << 20);
     mn__store_init(&tape->gradients, params->device, 1 << 22);
 }
 
@@ -23,6 +25,8 @@ void mn__tape_free(mn__tape *tape)
     mn__arena_free(&tape->nodes);
     mn__arena_free(&tape->cells);
     mn__store_free(&tape->values);
+    mn__store_free(&tape->kept);
+    mn__arena_free(&tape->kept_nodes);
     mn__store_free(&tape->gradients);
     *tape = (mn__tape){0};
 }
@@ -32,6 +36,8 @@ void mn__tape_reset(mn__tape *tape)
     mn__arena_reset(&tape->nodes);
     mn__arena_reset(&tape->cells);
     mn__store_reset(&tape->values);
+    mn__store_reset(&tape->kept);
+    mn__arena_reset(&tape->kept_nodes);
     mn__store_reset(&tape->gradients);
     tape->pooled = tape->spare = NULL;
     tape->last = NULL;
@@ -93,6 +99,22 @@ mn__var *mn__tape_release_except(mn__tape *tape, mn__tape_mark mark, mn__var *ke
     if (moved && !tape->device->counting)
         memmove(moved->value.data, from, (size_t)mn__tensor_bytes(&value));
     return moved;
+}
+
+mn__var *mn__tape_keep(mn__tape *tape, mn__var *var)
+{
+    if (tape->recording || !var)
+        return var;
+    mn__tensor value = mn__tensor_of(NULL, var->value.dtype, var->value.rank, var->value.size);
+    value.data = mn__store_alloc(&tape->kept, mn__tensor_bytes(&value));
+    mn__var *kept = mn__arena_calloc(&tape->kept_nodes, 1, sizeof *kept);
+    if (!value.data || !kept) {
+        out_of_memory(tape, mn__tensor_bytes(&value));
+        return NULL;
+    }
+    kept->value = value;
+    mn__tensor_convert(&tape->device->queue, &value, &var->value);
+    return kept;
 }
 
 /* ---- Vars --------------------------------------------------------------------- */

@@ -49,8 +49,10 @@ struct mn__tape {
     mn__random_key random; /* seed and step; `operation` counts draws */
     mn__arena nodes;       /* vars and records */
     mn__store values;      /* tensors that live to the step's end */
+    mn__store kept;        /* mn__tape_keep's copies */
     mn__store gradients;   /* the pool's memory */
     mn__arena cells;       /* the pool's list */
+    mn__arena kept_nodes;
     struct mn__pooled *pooled, *spare;
     mn__record *last;
     mn_status status;
@@ -75,6 +77,9 @@ void mn__tape_release(mn__tape *tape, mn__tape_mark mark);
 /* Releases all after the mark except `kept`, whose value is moved down to it;
  * returns its new var (`kept` itself while recording). */
 mn__var *mn__tape_release_except(mn__tape *tape, mn__tape_mark mark, mn__var *kept);
+/* The value, out of reach of marks: while recording var itself, else a
+ * contiguous copy that lives to the reset. */
+mn__var *mn__tape_keep(mn__tape *tape, mn__var *var);
 
 /* ---- Vars ------------------------------------------------------------------- */
 

@@ -164,6 +164,37 @@ mn__matrix mn__tensor_matrix(const mn__tensor *tensor, int64_t n)
                         .stride = stride};
 }
 
+/* Both are cut into the fewest matrices that suit the two; tensors that fold
+ * differently go row by row. */
+static bool fold_alike(const mn__tensor *a, const mn__tensor *b)
+{
+    assert(mn__tensor_same_size(a, b));
+    return mn__tensor_matrices(a) == mn__tensor_matrices(b);
+}
+
+static int64_t rows_of(const mn__tensor *tensor)
+{
+    int64_t columns = tensor->size[tensor->rank - 1];
+    return columns ? mn__tensor_elements(tensor) / columns : 0;
+}
+
+void mn__tensor_convert(mn__queue *queue, const mn__tensor *out, const mn__tensor *in)
+{
+    bool alike = fold_alike(out, in);
+    mn__matrix (*at)(const mn__tensor *, int64_t) = alike ? mn__tensor_matrix : mn__tensor_row;
+    for (int64_t i = 0, n = alike ? mn__tensor_matrices(out) : rows_of(out); i < n; i++)
+        queue->kernels->convert(queue, at(out, i), at(in, i));
+}
+
+void mn__tensor_axpby(mn__queue *queue, const mn__tensor *out, float alpha, const mn__tensor *in,
+                      float beta)
+{
+    bool alike = fold_alike(out, in);
+    mn__matrix (*at)(const mn__tensor *, int64_t) = alike ? mn__tensor_matrix : mn__tensor_row;
+    for (int64_t i = 0, n = alike ? mn__tensor_matrices(out) : rows_of(out); i < n; i++)
+        queue->kernels->axpby(queue, at(out, i), alpha, at(in, i), beta);
+}
+
 const char *mn__tensor_sizes(const mn__tensor *tensor, char text[64])
 {
     int length = 0;

@@ -35,6 +35,11 @@ int64_t mn__tensor_matrices(const mn__tensor *tensor);
 mn__matrix mn__tensor_matrix(const mn__tensor *tensor, int64_t n);
 /* The n-th of the tensor's rows (vectors along the last dimension). */
 mn__matrix mn__tensor_row(const mn__tensor *tensor, int64_t n);
+/* out = in, of equal sizes, whatever the strides and types;
+ * out = alpha * in + beta * out. */
+void mn__tensor_convert(mn__queue *queue, const mn__tensor *out, const mn__tensor *in);
+void mn__tensor_axpby(mn__queue *queue, const mn__tensor *out, float alpha, const mn__tensor *in,
+                      float beta);
 /* "[8, 1024, 384]" into text. */
 const char *mn__tensor_sizes(const mn__tensor *tensor, char text[64]);
 

@@ -1,0 +1,209 @@
+/* State: slots and counters of all layers' streams. */
+#include "attention/state.h"
+
+#include <assert.h>
+#include <string.h>
+
+mn_status mn__states_open(mn__states *states, mn__device *device, mn__dtype compute, int64_t rows,
+                          int64_t layers, mn_error *error)
+{
+    *states = (mn__states){.device = device, .compute = compute, .rows = rows, .layers = layers};
+    mn__arena_init(&states->nodes, 1 << 12);
+    mn__store_init(&states->store, device, 1 << 16);
+    states->layer = mn__arena_calloc(&states->nodes, layers, sizeof *states->layer);
+    states->position = mn__arena_calloc(&states->nodes, rows, sizeof *states->position);
+    if (!states->layer || !states->position)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for the state of %lld rows",
+                        (long long)rows);
+    return MN_OK;
+}
+
+void mn__states_close(mn__states *states)
+{
+    mn__store_free(&states->store);
+    mn__arena_free(&states->nodes);
+    *states = (mn__states){0};
+}
+
+int64_t mn__states_bytes(const mn__states *states)
+{
+    int64_t bytes = 0;
+    for (int64_t layer = 0; layer < states->layers; layer++)
+        for (int i = 0; i < states->layer[layer].slots; i++)
+            bytes += mn__tensor_bytes(&states->layer[layer].slot[i].value);
+    return bytes;
+}
+
+/* ---- Rows ------------------------------------------------------------------------ */
+
+static mn__matrix slot_row(const mn__slot *slot, int64_t row)
+{
+    mn__tensor one = mn__tensor_slice(&slot->value, 0, row, 1);
+    int64_t n = mn__tensor_elements(&one);
+    return (mn__matrix){one.data, one.dtype, 1, n, n};
+}
+
+static void row_start(mn__states *states, mn__state *state, int64_t row)
+{
+    mn__queue *queue = &states->device->queue;
+    for (int i = 0; i < state->slots; i++) {
+        mn__slot *slot = &state->slot[i];
+        mn__matrix to = slot_row(slot, row);
+        if (slot->initial)
+            queue->kernels->convert(queue, to, (mn__matrix){slot->initial->value.data, MN__F32, 1,
+                                                            to.columns, to.columns});
+        else
+            queue->kernels->fill(queue, to, 0.0f);
+    }
+    for (int i = 0; i < state->counters; i++)
+        state->counter[i][row] = 0;
+}
+
+mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, mn__dtype dtype,
+                        int rank, const int64_t *size, const mn__param *initial)
+{
+    assert(state->slots < MN__SLOTS_MAX && rank < MN__RANK_MAX);
+    int64_t full[MN__RANK_MAX] = {states->rows};
+    memcpy(full + 1, size, (size_t)rank * sizeof *size);
+    mn__slot *slot = &state->slot[state->slots];
+    *slot = (mn__slot){.name = name, .initial = initial};
+    slot->value = mn__tensor_of(NULL, dtype, rank + 1, full);
+    slot->value.data = mn__store_alloc(&states->store, mn__tensor_bytes(&slot->value));
+    if (!slot->value.data)
+        return NULL;
+    state->slots++;
+    for (int64_t row = 0; row < states->rows; row++)
+        row_start(states, state, row);
+    return slot;
+}
+
+bool mn__state_add_counter(mn__states *states, mn__state *state)
+{
+    assert(state->counters < MN__COUNTERS_MAX);
+    int64_t *counter = mn__arena_calloc(&states->nodes, states->rows, sizeof *counter);
+    if (counter)
+        state->counter[state->counters++] = counter;
+    return counter;
+}
+
+void mn__states_start(mn__states *states, const int64_t *start)
+{
+    for (int64_t row = 0; row < states->rows; row++) {
+        if (start && !start[row])
+            continue;
+        states->position[row] = 0;
+        for (int64_t layer = 0; layer < states->layers; layer++)
+            row_start(states, &states->layer[layer], row);
+    }
+}
+
+void mn__states_cut(mn__states *states)
+{
+    for (int64_t layer = 0; layer < states->layers; layer++)
+        for (int i = 0; i < states->layer[layer].slots; i++)
+            states->layer[layer].slot[i].live = NULL;
+}
+
+void mn__states_copy_row(mn__states *to, int64_t to_row, const mn__states *from, int64_t row)
+{
+    assert(to->layers == from->layers);
+    mn__queue *queue = &to->device->queue;
+    to->position[to_row] = from->position[row];
+    for (int64_t layer = 0; layer < to->layers; layer++) {
+        mn__state *into = &to->layer[layer];
+        const mn__state *source = &from->layer[layer];
+        assert(into->slots == source->slots && into->counters == source->counters);
+        for (int i = 0; i < into->slots; i++)
+            queue->kernels->convert(queue, slot_row(&into->slot[i], to_row),
+                                    slot_row(&source->slot[i], row));
+        for (int i = 0; i < into->counters; i++)
+            into->counter[i][to_row] = source->counter[i][row];
+    }
+}
+
+void mn__states_copy(mn__states *to, const mn__states *from)
+{
+    assert(to->rows == from->rows);
+    for (int64_t row = 0; row < to->rows; row++)
+        mn__states_copy_row(to, row, from, row);
+}
+
+/* ---- Files ------------------------------------------------------------------------ */
+
+static mn__safetensor integers(const mn__states *states, const int64_t *values, const char *name)
+{
+    return (mn__safetensor){.name = name,
+                            .dtype = mn__dtype_name(MN__I64),
+                            .rank = 1,
+                            .size = {states->rows},
+                            .data = values,
+                            .bytes = states->rows * (int64_t)sizeof *values};
+}
+
+mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safetensor **tensors,
+                          int64_t *count, mn_error *error)
+{
+    int64_t most = 1;
+    for (int64_t layer = 0; layer < states->layers; layer++)
+        most += states->layer[layer].slots + states->layer[layer].counters;
+    mn__safetensor *list = mn__arena_calloc(arena, most, sizeof *list);
+    if (!list)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to list the state");
+    int64_t n = 0;
+    bool named = true;
+    list[n++] = integers(states, states->position, "state.position");
+    for (int64_t layer = 0; layer < states->layers; layer++) {
+        const mn__state *state = &states->layer[layer];
+        for (int i = 0; i < state->slots; i++, n++) {
+            const mn__tensor *value = &state->slot[i].value;
+            list[n] = (mn__safetensor){.dtype = mn__dtype_name(value->dtype),
+                                       .rank = value->rank,
+                                       .data = value->data,
+                                       .bytes = mn__tensor_bytes(value)};
+            memcpy(list[n].size, value->size, sizeof value->size);
+            list[n].name = mn__arena_printf(arena, "state.%lld.%s", (long long)layer,
+                                            state->slot[i].name);
+            named = named && list[n].name;
+        }
+        for (int i = 0; i < state->counters; i++, n++) {
+            const char *name = mn__arena_printf(arena, "state.%lld.counter%d", (long long)layer, i);
+            named = named && name;
+            list[n] = integers(states, state->counter[i], name);
+        }
+    }
+    if (!named)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to list the state");
+    *tensors = list;
+    *count = n;
+    return MN_OK;
+}
+
+static mn_status load_one(const mn__safetensor *into, const mn__safetensors *file,
+                          mn_error *error)
+{
+    const mn__safetensor *from = mn__safetensors_find(file, into->name);
+    if (!from)
+        return mn__fail(error, MN_ERROR_MISMATCH,
+                        "it was saved by a run of another model; start without --resume",
+                        "the file holds no %s", into->name);
+    if (strcmp(from->dtype, into->dtype) || from->rank != into->rank ||
+        memcmp(from->size, into->size, (size_t)from->rank * sizeof *from->size))
+        return mn__fail(error, MN_ERROR_MISMATCH,
+                        "batch rows, memory lengths and precision must be those of the saved run",
+                        "%s has another size or type in the file", into->name);
+    memcpy((void *)(uintptr_t)into->data, from->data, (size_t)into->bytes);
+    return MN_OK;
+}
+
+mn_status mn__states_load(mn__states *states, const mn__safetensors *file, mn_error *error)
+{
+    mn__arena arena;
+    mn__arena_init(&arena, 1 << 12);
+    mn__safetensor *tensors;
+    int64_t count = 0;
+    mn_status status = mn__states_list(states, &arena, &tensors, &count, error);
+    for (int64_t i = 0; i < count && status == MN_OK; i++)
+        status = load_one(&tensors[i], file, error);
+    mn__arena_free(&arena);
+    return status;
+}

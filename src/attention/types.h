@@ -1,0 +1,11 @@
+/* Every attention type, for the registry. */
+#ifndef MN__ATTENTION_TYPES_H
+#define MN__ATTENTION_TYPES_H
+
+#include "attention/attention.h"
+
+extern const mn__attention_type mn__attention_full;   /* all of the document so far */
+extern const mn__attention_type mn__attention_window; /* the last W tokens */
+extern const mn__attention_type mn__attention_xl;     /* Transformer-XL */
+
+#endif

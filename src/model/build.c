@@ -1,0 +1,288 @@
+/* Making a decoder from a recipe: options, the attention type of each layer,
+ * parameters in a fixed order. */
+#include "model/build.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "nn/create.h"
+
+#define TABLE mn__decoder_options
+const mn__option mn__decoder_option_table[] = {
+    MN__INT(TABLE, depth, "6", 1, 1024, "layers"),
+    MN__INT(TABLE, width, "256", 1, 1e6, "model width, C"),
+    MN__INT(TABLE, heads, "4", 1, 1024, "attention heads, H"),
+    MN__INT(TABLE, kv_heads, "0", 0, 1024, "key-value heads, G; 0: as many as heads"),
+    MN__INT(TABLE, head_width, "0", 0, 65536, "width of a head, D; 0: width / heads"),
+    MN__INT(TABLE, hidden, "0", 0, 1e7, "feed-forward width, F; 0: 4 width"),
+    MN__ENUM(TABLE, norm, "layer", "layer|rms", "kind of norm"),
+    MN__ENUM(TABLE, norm_place, "pre", "pre|post", "before a sublayer, or after its sum"),
+    MN__BOOL(TABLE, final_norm, "true", "a norm before the head (pre only)"),
+    MN__FLOAT(TABLE, norm_epsilon, "1e-5", 0, 1, "added to the variance"),
+    MN__ENUM(TABLE, activation, "gelu", "relu|relu2|gelu|gelu_tanh|silu", "of the feed-forward"),
+    MN__BOOL(TABLE, gated, "false", "gated feed-forward (SwiGLU: silu, GEGLU: gelu)"),
+    MN__BOOL(TABLE, bias, "false", "linear layers have a bias"),
+    MN__BOOL(TABLE, attention_bias, "false", "so do attention's projections"),
+    MN__BOOL(TABLE, head_bias, "false", "so does the head"),
+    MN__BOOL(TABLE, tied, "true", "the head's weight is the embedding's"),
+    MN__BOOL(TABLE, scale_embedding, "false", "embeddings times sqrt(width)"),
+    MN__FLOAT(TABLE, dropout, "0", 0, 0.99, "of each sublayer's output"),
+    MN__FLOAT(TABLE, embedding_dropout, "0", 0, 0.99, "of the embeddings"),
+    MN__FLOAT(TABLE, hidden_dropout, "0", 0, 0.99, "inside the feed-forward"),
+    MN__ENUM(TABLE, positions, "none", "none|learned|rope", "of tokens, where attention has none"),
+    MN__INT(TABLE, max_positions, "1024", 1, 1e9, "learned positions"),
+    MN__FLOAT(TABLE, rope_base, "10000", 1, 1e12, "of rotary frequencies"),
+    MN__FLOAT(TABLE, initial_deviation, "0.02", 0, 10, "of initial weights"),
+    MN__FLOAT(TABLE, logit_scale, "1", 0, 1e6, "logits are multiplied by it"),
+    MN__BOOL(TABLE, recompute, "false", "run blocks again in backward, to save memory"),
+    MN__OPTIONS_END,
+};
+#undef TABLE
+
+/* ---- Options ------------------------------------------------------------------------ */
+
+static mn_status read_options(mn__decoder *decoder, const mn__yaml_node *model, mn_error *error)
+{
+    static const char *const also[] = {"layers", NULL};
+    mn__decoder_options *options = &decoder->options;
+    mn_status status = mn__options_read(mn__decoder_option_table, model, also, options,
+                                        &decoder->arena, error);
+    if (status != MN_OK)
+        return status;
+    if (!options->head_width && options->width % options->heads)
+        return mn__fail(error, MN_ERROR_OPTION, "make width a multiple of heads, or set head_width",
+                        "model.width %lld does not divide into %lld heads",
+                        (long long)options->width, (long long)options->heads);
+    if (!options->head_width)
+        options->head_width = options->width / options->heads;
+    if (!options->kv_heads)
+        options->kv_heads = options->heads;
+    if (options->heads % options->kv_heads)
+        return mn__fail(error, MN_ERROR_OPTION, "make heads a multiple of kv_heads",
+                        "model.heads %lld is no multiple of model.kv_heads %lld",
+                        (long long)options->heads, (long long)options->kv_heads);
+    if (options->positions == 2 && options->head_width % 2)
+        return mn__fail(error, MN_ERROR_OPTION, "choose an even head_width",
+                        "rotary positions need an even head width, not %lld",
+                        (long long)options->head_width);
+    if (!options->hidden)
+        options->hidden = 4 * options->width;
+    decoder->pre_norm = options->norm_place == 0;
+    decoder->has_final_norm = decoder->pre_norm && options->final_norm;
+    return MN_OK;
+}
+
+static mn_status read_attention(mn__decoder *decoder, mn__attention *attention,
+                                const mn__yaml_node *mapping, mn_error *error)
+{
+    static const char *const also[] = {"type", "layers", NULL};
+    const mn__yaml_node *type = mn__yaml_get(mapping, "type");
+    const char *name = type ? type->text : "full";
+    attention->type = mn__attention_find(name ? name : "");
+    if (!attention->type) {
+        char names[256] = "";
+        for (const mn__attention_type *const *each = mn__attention_types; *each; each++)
+            snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s",
+                     names[0] ? ", " : "the types are ", (*each)->name);
+        return mn__options_fail(type, names, error, "no attention type `%s`", name ? name : "");
+    }
+    attention->options = mn__arena_calloc(&decoder->arena, 1, attention->type->options_bytes);
+    if (!attention->options)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for options");
+    return mn__options_read(attention->type->options, mapping, also, attention->options,
+                            &decoder->arena, error);
+}
+
+/* The item of model.layers that names this layer, or the default. */
+static mn_status mapping_of(const mn__decoder *decoder, const mn__yaml_node *layers,
+                            const mn__yaml_node *fallback, int64_t layer,
+                            const mn__yaml_node **mapping, mn_error *error)
+{
+    *mapping = fallback;
+    for (int64_t i = 0; layers && i < layers->count; i++) {
+        const mn__yaml_node *item = layers->items[i];
+        const mn__yaml_node *numbers = mn__yaml_get(item, "layers");
+        if (item->kind != MN__YAML_MAPPING || !numbers || numbers->kind != MN__YAML_SEQUENCE)
+            return mn__options_fail(item, "for example {layers: [0, 1], type: full}", error,
+                                    "an item of model.layers needs a list `layers`");
+        for (int64_t k = 0; k < numbers->count; k++) {
+            char *end = NULL;
+            const char *text = numbers->items[k]->text ? numbers->items[k]->text : "";
+            long long number = strtoll(text, &end, 10);
+            if (!*text || *end || number < 0 || number >= decoder->options.depth)
+                return mn__options_fail(numbers->items[k], "count layers from 0", error,
+                                        "`%s` is none of the %lld layers", text,
+                                        (long long)decoder->options.depth);
+            if (number == layer)
+                *mapping = item;
+        }
+    }
+    return MN_OK;
+}
+
+/* ---- Parameters ---------------------------------------------------------------------- */
+
+static mn_status create_rope(mn__decoder *decoder, mn_error *error)
+{
+    int64_t pairs = decoder->options.head_width / 2;
+    float *frequencies = mn__arena_calloc(&decoder->arena, pairs, sizeof *frequencies);
+    if (!frequencies)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for rotary frequencies");
+    for (int64_t i = 0; i < pairs; i++)
+        frequencies[i] = (float)pow(decoder->options.rope_base,
+                                    -2.0 * (double)i / (double)decoder->options.head_width);
+    decoder->rope = (mn__rope){.pairs = pairs, .frequencies = frequencies, .magnitude = 1.0f};
+    return MN_OK;
+}
+
+static mn_status create_embedding(mn__decoder *decoder, mn_error *error)
+{
+    const mn__decoder_options *options = &decoder->options;
+    mn__init normal = {MN__INIT_NORMAL, 0.0f, (float)options->initial_deviation};
+    mn_status status = mn__create(&decoder->embedding, decoder->params, "embedding", "weight", 2,
+                                  (int64_t[]){decoder->vocabulary, options->width}, normal, error);
+    if (status == MN_OK && options->positions == 1)
+        status = mn__create(&decoder->positions, decoder->params, "positions", "weight", 2,
+                            (int64_t[]){options->max_positions, options->width}, normal, error);
+    if (status == MN_OK && options->positions == 2)
+        status = create_rope(decoder, error);
+    return status;
+}
+
+static mn_status create_norm(mn__decoder *decoder, mn__norm *norm, const char *prefix,
+                             mn_error *error)
+{
+    const mn__decoder_options *options = &decoder->options;
+    mn__norm_kind kind = options->norm == 0 ? MN__NORM_LAYER : MN__NORM_RMS;
+    return mn__norm_create(norm, decoder->params, prefix, kind, options->width,
+                           (float)options->norm_epsilon, error);
+}
+
+static const mn__attention *first_of_type(const mn__decoder *decoder, int64_t layer)
+{
+    for (int64_t i = 0; i < layer; i++)
+        if (decoder->layer[i].attention.type == decoder->layer[layer].attention.type)
+            return &decoder->layer[i].attention;
+    return &decoder->layer[layer].attention;
+}
+
+static mn_status create_attention(mn__decoder *decoder, int64_t i, const mn__yaml_node *mapping,
+                                  mn_error *error)
+{
+    const mn__decoder_options *options = &decoder->options;
+    mn__attention *attention = &decoder->layer[i].attention;
+    *attention = (mn__attention){.C = options->width,
+                                 .H = options->heads,
+                                 .G = options->kv_heads,
+                                 .D = options->head_width,
+                                 .segment = decoder->segment,
+                                 .bias = options->attention_bias,
+                                 .pre_norm = decoder->pre_norm,
+                                 .dropout = (float)options->dropout,
+                                 .deviation = (float)options->initial_deviation,
+                                 .rope = options->positions == 2 ? &decoder->rope : NULL};
+    char name[64];
+    mn_status status = read_attention(decoder, attention, mapping, error);
+    if (status != MN_OK)
+        return status;
+    attention->first = first_of_type(decoder, i);
+    status = attention->type->check(attention, error);
+    if (status != MN_OK)
+        return status;
+    snprintf(name, sizeof name, "layers.%lld.attention.norm", (long long)i);
+    status = create_norm(decoder, &attention->norm, name, error);
+    if (status != MN_OK)
+        return status;
+    snprintf(name, sizeof name, "layers.%lld.attention", (long long)i);
+    return attention->type->create(attention, decoder->params, name, error);
+}
+
+static mn_status create_feed_forward(mn__decoder *decoder, int64_t i, mn_error *error)
+{
+    static const mn__activation activations[] = {MN__RELU, MN__RELU2, MN__GELU, MN__GELU_TANH,
+                                                 MN__SILU};
+    const mn__decoder_options *options = &decoder->options;
+    struct mn__layer *layer = &decoder->layer[i];
+    char name[64];
+    snprintf(name, sizeof name, "layers.%lld.feed_forward.norm", (long long)i);
+    mn_status status = create_norm(decoder, &layer->norm, name, error);
+    if (status != MN_OK)
+        return status;
+    snprintf(name, sizeof name, "layers.%lld.feed_forward", (long long)i);
+    layer->feed_forward.dropout = (float)options->hidden_dropout;
+    return mn__feed_forward_create(&layer->feed_forward, decoder->params, name, options->width,
+                                   options->hidden, activations[options->activation],
+                                   options->gated, options->bias,
+                                   (float)options->initial_deviation, error);
+}
+
+static mn_status create_head(mn__decoder *decoder, mn_error *error)
+{
+    const mn__decoder_options *options = &decoder->options;
+    if (!options->tied)
+        return mn__linear_create(&decoder->head, decoder->params, "head", options->width,
+                                 decoder->vocabulary, options->head_bias,
+                                 (float)options->initial_deviation, error);
+    decoder->head.weight = decoder->embedding;
+    if (!options->head_bias)
+        return MN_OK;
+    return mn__create(&decoder->head.bias, decoder->params, "head", "bias", 1,
+                      &decoder->vocabulary, (mn__init){.kind = MN__INIT_ZERO}, error);
+}
+
+static mn_status build(mn__decoder *decoder, const mn__yaml_node *model,
+                       const mn__yaml_node *attention, mn_error *error)
+{
+    mn_status status = read_options(decoder, model, error);
+    if (status == MN_OK)
+        status = create_embedding(decoder, error);
+    if (status != MN_OK)
+        return status;
+    int64_t depth = decoder->options.depth;
+    decoder->layer = mn__arena_calloc(&decoder->arena, depth, sizeof *decoder->layer);
+    if (!decoder->layer)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for %lld layers",
+                        (long long)depth);
+    const mn__yaml_node *layers = mn__yaml_get(model, "layers"), *mapping;
+    for (int64_t i = 0; i < depth && status == MN_OK; i++) {
+        status = mapping_of(decoder, layers, attention, i, &mapping, error);
+        if (status == MN_OK)
+            status = create_attention(decoder, i, mapping, error);
+        if (status == MN_OK)
+            status = create_feed_forward(decoder, i, error);
+    }
+    if (status == MN_OK && decoder->has_final_norm)
+        status = create_norm(decoder, &decoder->final_norm, "final_norm", error);
+    return status == MN_OK ? create_head(decoder, error) : status;
+}
+
+mn_status mn__decoder_new(mn__decoder **out, mn__params *params, const mn__yaml_node *model,
+                          const mn__yaml_node *attention, int64_t vocabulary, int64_t segment,
+                          mn_error *error)
+{
+    *out = NULL;
+    mn__decoder *decoder = mn__calloc(1, sizeof *decoder);
+    if (!decoder)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a model");
+    mn__arena_init(&decoder->arena, 1 << 14);
+    decoder->params = params;
+    decoder->vocabulary = vocabulary;
+    decoder->segment = segment;
+    mn_status status = build(decoder, model, attention, error);
+    if (status == MN_OK)
+        *out = decoder;
+    else
+        mn__decoder_free(decoder);
+    return status;
+}
+
+void mn__decoder_free(mn__decoder *decoder)
+{
+    if (!decoder)
+        return;
+    mn__arena_free(&decoder->arena);
+    mn__free(decoder);
+}

@@ -1,0 +1,11 @@
+/* Adding a layer's parameters by name. */
+#ifndef MN__NN_CREATE_H
+#define MN__NN_CREATE_H
+
+#include "tensor/param.h"
+
+/* *param = a new parameter "prefix.name". */
+mn_status mn__create(mn__param **param, mn__params *params, const char *prefix, const char *name,
+                     int rank, const int64_t *size, mn__init init, mn_error *error);
+
+#endif
