@@ -87,7 +87,7 @@ static mn_status read_attention(mn__decoder *decoder, mn__attention *attention,
         for (const mn__attention_type *const *each = mn__attention_types; *each; each++)
             snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s",
                      names[0] ? ", " : "the types are ", (*each)->name);
-        return mn__options_fail(type, names, error, "no attention type `%s`", name ? name : "");
+        return mn__yaml_fail(type, names, error, "no attention type `%s`", name ? name : "");
     }
     attention->options = mn__arena_calloc(&decoder->arena, 1, attention->type->options_bytes);
     if (!attention->options)
@@ -106,14 +106,14 @@ static mn_status mapping_of(const mn__decoder *decoder, const mn__yaml_node *lay
         const mn__yaml_node *item = layers->items[i];
         const mn__yaml_node *numbers = mn__yaml_get(item, "layers");
         if (item->kind != MN__YAML_MAPPING || !numbers || numbers->kind != MN__YAML_SEQUENCE)
-            return mn__options_fail(item, "for example {layers: [0, 1], type: full}", error,
+            return mn__yaml_fail(item, "for example {layers: [0, 1], type: full}", error,
                                     "an item of model.layers needs a list `layers`");
         for (int64_t k = 0; k < numbers->count; k++) {
             char *end = NULL;
             const char *text = numbers->items[k]->text ? numbers->items[k]->text : "";
             long long number = strtoll(text, &end, 10);
             if (!*text || *end || number < 0 || number >= decoder->options.depth)
-                return mn__options_fail(numbers->items[k], "count layers from 0", error,
+                return mn__yaml_fail(numbers->items[k], "count layers from 0", error,
                                         "`%s` is none of the %lld layers", text,
                                         (long long)decoder->options.depth);
             if (number == layer)
