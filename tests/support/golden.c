@@ -1,0 +1,197 @@
+/* Fixtures of whole models against ours. */
+#include "support/golden.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void succeed(mn_status status, const mn_error *error)
+{
+    if (status != MN_OK)
+        fail_msg("%s (%s)", error->message, error->hint);
+}
+
+/* ---- Names ------------------------------------------------------------------------ */
+
+/* One weight of a fixture in a parameter of ours: `part` of `parts` equal
+ * blocks of its rows. */
+typedef struct place {
+    const char *theirs, *ours;
+    int part, parts;
+} place;
+
+static const place places[] = {
+    {"attention_norm.weight", "attention.norm.gain", 0, 1},
+    {"attention_norm.bias", "attention.norm.bias", 0, 1},
+    {"attention.query.", "attention.query.", 0, 1},
+    {"attention.key.", "attention.key_value.", 0, 2},
+    {"attention.value.", "attention.key_value.", 1, 2},
+    {"attention.output.", "attention.out.", 0, 1},
+    {"feed_forward_norm.weight", "feed_forward.norm.gain", 0, 1},
+    {"feed_forward_norm.bias", "feed_forward.norm.bias", 0, 1},
+    {"feed_forward.gate.", "feed_forward.up.", 0, 2},
+    {"position.weight", "positions.weight", 0, 1},
+    {"content_bias", "layers.0.attention.content_bias", 0, 1},
+    {"position_bias", "layers.0.attention.position_bias", 0, 1},
+    {"norm.weight", "final_norm.gain", 0, 1},
+    {"norm.bias", "final_norm.bias", 0, 1},
+};
+
+/* Where a fixture's weight lies in ours. */
+static float *find(const golden *test, const char *name, const mn__safetensor *tensor,
+                   bool gradients, mn__param **owner)
+{
+    char ours[160], prefix[32] = "";
+    const char *tail = name;
+    int part = 0, parts = 1, digits = 0;
+    if (!strncmp(name, "layers.", 7) && sscanf(name, "layers.%*d.%n", &digits) == 0 && digits) {
+        snprintf(prefix, sizeof prefix, "%.*s", digits, name);
+        tail = name + digits;
+    }
+    snprintf(ours, sizeof ours, "%s", name);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        size_t length = strlen(places[i].theirs);
+        if (strncmp(tail, places[i].theirs, length) || (prefix[0] && strchr("cp", tail[0])))
+            continue;
+        snprintf(ours, sizeof ours, "%s%s%s", prefix, places[i].ours, tail + length);
+        part = places[i].part;
+        parts = places[i].parts;
+        break;
+    }
+    mn__param *param = mn__params_find(&test->params, ours);
+    if (!param)
+        fail_msg("the model has no %s for the fixture's %s", ours, name);
+    int64_t bytes = mn__tensor_bytes(&param->value);
+    if (!strncmp(tail, "feed_forward.up.", 16) && bytes == 2 * tensor->bytes) {
+        part = 1; /* gated: the gate's rows come first */
+        parts = 2;
+    }
+    assert_int_equal(bytes, parts * tensor->bytes);
+    *owner = param;
+    float *base = gradients ? param->gradient : param->value.data;
+    return base + part * (tensor->bytes / 4);
+}
+
+/* ---- Opening ----------------------------------------------------------------------- */
+
+static void load_weights(golden *test)
+{
+    for (int64_t i = 0; i < mn__safetensors_count(test->file); i++) {
+        const mn__safetensor *tensor = mn__safetensors_at(test->file, i);
+        mn__param *param;
+        if (strncmp(tensor->name, "weight.", 7))
+            continue;
+        float *to = find(test, tensor->name + 7, tensor, false, &param);
+        memcpy(to, tensor->data, (size_t)tensor->bytes);
+        mn__param_changed(param);
+    }
+}
+
+void golden_open(golden *test, const char *file, const char *recipe, int64_t vocabulary,
+                 int64_t segment)
+{
+    mn_error error;
+    char path[512];
+    *test = (golden){0};
+    snprintf(path, sizeof path, "%s/tests/golden/%s", MNEME_SOURCE_DIR, file);
+    succeed(mn__safetensors_open(&test->file, path, &error), &error);
+    mn__arena_init(&test->arena, 0);
+    mn__yaml_node *root;
+    succeed(mn__yaml_parse(&test->arena, "recipe", recipe, (int64_t)strlen(recipe), &root, &error),
+            &error);
+    succeed(mn__device_open(&test->device, &error), &error);
+    mn__params_init(&test->params, &test->device, 1);
+    succeed(mn__decoder_new(&test->decoder, &test->params, mn__yaml_get(root, "model"),
+                            mn__yaml_get(root, "attention"), vocabulary, segment, &error),
+            &error);
+    succeed(mn__params_prepare_gradients(&test->params, &error), &error);
+    mn__tape_init(&test->tape, &test->params, MN__F32);
+    load_weights(test);
+}
+
+void golden_close(golden *test)
+{
+    mn__tape_free(&test->tape);
+    mn__decoder_free(test->decoder);
+    mn__params_free(&test->params);
+    mn__device_close(&test->device);
+    mn__arena_free(&test->arena);
+    mn__safetensors_close(test->file);
+}
+
+/* ---- Reading and comparing ------------------------------------------------------------ */
+
+static const mn__safetensor *must_find(const golden *test, const char *format, va_list arguments)
+{
+    char name[160];
+    vsnprintf(name, sizeof name, format, arguments);
+    const mn__safetensor *tensor = mn__safetensors_find(test->file, name);
+    if (!tensor)
+        fail_msg("the fixture has no %s", name);
+    return tensor;
+}
+
+#define FOUND(tensor, test, format)                                                                \
+    va_list arguments;                                                                             \
+    va_start(arguments, format);                                                                   \
+    const mn__safetensor *tensor = must_find(test, format, arguments);                             \
+    va_end(arguments)
+
+const mn__safetensor *golden_tensor(const golden *test, const char *format, ...)
+{
+    FOUND(tensor, test, format);
+    return tensor;
+}
+
+const float *golden_floats(const golden *test, const char *format, ...)
+{
+    FOUND(tensor, test, format);
+    assert_string_equal(tensor->dtype, "F32");
+    return tensor->data;
+}
+
+const int32_t *golden_ids(const golden *test, const char *format, ...)
+{
+    FOUND(tensor, test, format);
+    assert_string_equal(tensor->dtype, "I32");
+    return tensor->data;
+}
+
+void golden_close_to(const char *what, const float *got, const mn__safetensor *expected,
+                     double bound)
+{
+    const float *values = expected->data;
+    double largest = 0, worst = 0;
+    for (int64_t i = 0; i < expected->bytes / 4; i++) {
+        largest = fmax(largest, fabs((double)values[i]));
+        double difference = fabs((double)got[i] - (double)values[i]);
+        worst = difference > worst || isnan(difference) ? difference : worst;
+    }
+    if (!(worst <= bound * largest))
+        fail_msg("%s: differs by %.3g of the largest value %.3g, more than %.3g", what,
+                 worst / largest, largest, bound);
+}
+
+void golden_check_params(golden *test, const char *prefix, bool gradients, double bound)
+{
+    size_t length = strlen(prefix);
+    int compared = 0;
+    for (int64_t i = 0; i < mn__safetensors_count(test->file); i++) {
+        const mn__safetensor *tensor = mn__safetensors_at(test->file, i);
+        mn__param *param;
+        if (strncmp(tensor->name, prefix, length))
+            continue;
+        const float *got = find(test, tensor->name + length, tensor, gradients, &param);
+        if (gradients)
+            assert_true(param->gradient_set);
+        golden_close_to(tensor->name, got, tensor, bound);
+        compared++;
+    }
+    assert_true(compared > 10);
+}

@@ -1,0 +1,36 @@
+/* Fixtures of whole models (tests/golden/README.md) against ours: the names of
+ * their weights and the places of ours, which fuse keys with values and a gate
+ * with its up-projection. */
+#ifndef TESTS_SUPPORT_GOLDEN_H
+#define TESTS_SUPPORT_GOLDEN_H
+
+#include "model/decoder.h"
+
+typedef struct golden {
+    mn__safetensors *file;
+    mn__arena arena;
+    mn__device device;
+    mn__params params;
+    mn__decoder *decoder;
+    mn__tape tape;
+} golden;
+
+/* Opens a fixture and builds the decoder that a recipe describes (YAML text with
+ * `model` and `attention`), with the fixture's `weight.*`. Fails the test. */
+void golden_open(golden *test, const char *file, const char *recipe, int64_t vocabulary,
+                 int64_t segment);
+void golden_close(golden *test);
+
+/* A tensor of the fixture; must be there. Floats, or integers, which are I32. */
+const mn__safetensor *golden_tensor(const golden *test, const char *format, ...) MN__PRINTF(2, 3);
+const float *golden_floats(const golden *test, const char *format, ...) MN__PRINTF(2, 3);
+const int32_t *golden_ids(const golden *test, const char *format, ...) MN__PRINTF(2, 3);
+
+/* Asserts |got - expected| <= bound * max |expected|. */
+void golden_close_to(const char *what, const float *got, const mn__safetensor *expected,
+                     double bound);
+/* Every parameter (or its gradient) against the fixture's "<prefix><name>"; all
+ * tensors with that prefix must have been compared. */
+void golden_check_params(golden *test, const char *prefix, bool gradients, double bound);
+
+#endif
