@@ -121,6 +121,8 @@ static void update_adam(mn__optimizer *optimizer, mn__param *param, mn__moments 
     const mn__optimizer_options *options = &optimizer->options;
     double t = (double)optimizer->updates;
     bool decays = param->decays || options->decay_vectors;
+    /* The corrections belong to the betas as the kernel has them, rounded. */
+    float beta1 = (float)options->beta1, beta2 = (float)options->beta2;
     mn__adam call = {.n = mn__tensor_elements(&param->value),
                      .value = param->value.data,
                      .first = moments->first,
@@ -128,11 +130,11 @@ static void update_adam(mn__optimizer *optimizer, mn__param *param, mn__moments 
                      .gradient = param->gradient,
                      .gradient_scale = (float)gradient_scale,
                      .rate = (float)rate,
-                     .beta1 = (float)options->beta1,
-                     .beta2 = (float)options->beta2,
+                     .beta1 = beta1,
+                     .beta2 = beta2,
                      .epsilon = (float)options->epsilon,
-                     .correction1 = (float)(1 - pow(options->beta1, t)),
-                     .correction2 = (float)(1 - pow(options->beta2, t)),
+                     .correction1 = (float)(1 - pow((double)beta1, t)),
+                     .correction2 = (float)(1 - pow((double)beta2, t)),
                      .decay = decays ? (float)options->decay : 0.0f};
     mn__queue *queue = &optimizer->params->device->queue;
     queue->kernels->adam(queue, &call);
@@ -221,24 +223,21 @@ mn_status mn__optimizer_list(const mn__optimizer *optimizer, mn__arena *arena,
     return *tensors ? MN_OK : mn__fail(error, MN_ERROR_MEMORY, NULL, "out of memory");
 }
 
-static mn_status load_moment(const mn__safetensor *to, const mn__safetensors *file,
-                             mn_error *error)
+static mn_status load_moment(const mn__safetensor *to, const mn__safetensors *file, mn_error *error)
 {
     const mn__safetensor *from = mn__safetensors_find(file, to->name);
     bool same = from && !strcmp(from->dtype, to->dtype) && from->rank == to->rank;
     for (int axis = 0; same && axis < to->rank; axis++)
         same = from->size[axis] == to->size[axis];
     if (!same)
-        return mn__fail(error, MN_ERROR_MISMATCH,
-                        "resume with the recipe that the checkpoint was made with",
-                        "the checkpoint %s %s", from ? "has another size or type of" : "lacks",
-                        to->name);
+        return mn__fail(
+            error, MN_ERROR_MISMATCH, "resume with the recipe that the checkpoint was made with",
+            "the checkpoint %s %s", from ? "has another size or type of" : "lacks", to->name);
     memcpy((void *)(uintptr_t)to->data, from->data, (size_t)to->bytes);
     return MN_OK;
 }
 
-mn_status mn__optimizer_load(mn__optimizer *optimizer, const mn__safetensors *file,
-                             mn_error *error)
+mn_status mn__optimizer_load(mn__optimizer *optimizer, const mn__safetensors *file, mn_error *error)
 {
     mn__arena arena;
     mn__arena_init(&arena, 1 << 14);

@@ -26,8 +26,7 @@ mn_status mn__schedule_check(const mn__schedule_options *options, mn_error *erro
                         "schedule: rsqrt_normalized needs a warmup of at least 1 step");
     if (options->type != MN__SCHEDULE_COSINE && options->final > 0)
         return mn__fail(error, MN_ERROR_OPTION, "leave `final` away, or use `type: cosine`",
-                        "schedule: only cosine has a final rate, here final is %g",
-                        options->final);
+                        "schedule: only cosine has a final rate, here final is %g", options->final);
     return MN_OK;
 }
 
