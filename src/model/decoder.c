@@ -139,7 +139,7 @@ static mn__var *run_block(mn__decoder *decoder, mn__tape *tape, mn__segment *seg
     if (!decoder->options.recompute)
         return block(tape, run, x);
     x = mn__tape_recompute(tape, block, run, x);
-    run->pending = &decoder->recomputed; /* in backward: already committed */
+    run->pending = &decoder->recomputed; /* in backward: remembered already */
     return x;
 }
 
@@ -193,11 +193,9 @@ static void check_grid(const mn__decoder *decoder, const mn__segment *segment)
     (void)grid;
 }
 
-mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
-                             const int32_t *ids, mn__states *states)
+static mn__var *run_stack(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
+                          const int32_t *ids, mn__states *states)
 {
-    if (segment->start)
-        mn__states_start(states, segment->start);
     if (!place_tokens(tape, segment, states))
         return NULL;
     check_grid(decoder, segment);
@@ -214,6 +212,21 @@ mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *
         return mn__norm_forward(&decoder->final_norm, tape, x, tape->compute);
     x = mn__op_dropout(tape, x, decoder->pre_norm ? 0.0f : (float)options->dropout);
     return mn__op_cast(tape, x, tape->compute);
+}
+
+mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
+                             const int32_t *ids, mn__states *states)
+{
+    if (segment->start)
+        mn__states_start(states, segment->start);
+    /* A copy that lives as long as the tape: backward may run blocks again. */
+    mn__segment *own = mn__arena_calloc(&tape->nodes, 1, sizeof *own);
+    if (!own)
+        return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a segment");
+    *own = *segment;
+    mn__var *hidden = run_stack(decoder, tape, own, ids, states);
+    *segment = *own;
+    return hidden;
 }
 
 void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment *segment,

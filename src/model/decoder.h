@@ -58,11 +58,14 @@ mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states
  * for the head. Rows that start a document are reset first. What is to be
  * remembered is kept until mn__decoder_commit. segment->position may be NULL:
  * then it is taken from the states. A segment must not cross a grid point;
- * asserted. NULL on failure (see mn__tape_status). */
+ * asserted. ids and the segment's arrays live to the tape's reset. NULL on
+ * failure (see mn__tape_status). */
 mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
                              const int32_t *ids, mn__states *states);
-/* Remembers the last forward's segment. live: see attention.h; the trainer sets
- * it for all but the last of a step's unrolled segments. */
+/* Remembers the last forward's segment, before the tape's reset. live: see
+ * attention.h; the trainer sets it for all but the last of a step's unrolled
+ * segments. With `recompute`, backward comes first: blocks run again must find
+ * the state that they found before. */
 void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment *segment,
                         mn__states *states, bool live);
 

@@ -20,20 +20,20 @@ enum { EVALUATED = 39, EVALUATION_SEGMENT = 8 };
 
 static const double bound = 4e-6, bound_trained = 1e-3;
 
-typedef struct variant {
+typedef struct xl_variant {
     const char *file;
     bool pre, untie, zeros, head_bias;
     int clamp; /* 0: none */
-} variant;
+} xl_variant;
 
-static const variant variants[] = {
+static const xl_variant variants[] = {
     {"xl_post.safetensors", false, false, false, false, 0},
     {"xl_pre.safetensors", true, true, true, false, 0},
     {"xl_post_clamp.safetensors", false, true, true, true, 9},
     {"xl_pre_grow.safetensors", true, false, false, false, 0},
 };
 
-static void open(golden *test, const variant *variant, const char *attention)
+static void open(golden *test, const xl_variant *variant, const char *attention)
 {
     char recipe[1024];
     snprintf(recipe, sizeof recipe,
@@ -98,7 +98,7 @@ static float step(golden *test, mn__states *states, int64_t n)
     return value;
 }
 
-static void check_segments(const variant *variant, const char *attention)
+static void check_segments(const xl_variant *variant, const char *attention)
 {
     golden test;
     mn__states states;
@@ -133,7 +133,7 @@ static void check_segments(const variant *variant, const char *attention)
     golden_close(&test);
 }
 
-static void check_training(const variant *variant, const char *attention)
+static void check_training(const xl_variant *variant, const char *attention)
 {
     golden test;
     mn__states states;
@@ -166,7 +166,7 @@ static void check_training(const variant *variant, const char *attention)
 }
 
 /* All tokens in pieces of at most `piece` that do not cross a grid point. */
-static void check_evaluation(const variant *variant, const char *attention, const char *expected,
+static void check_evaluation(const xl_variant *variant, const char *attention, const char *expected,
                              int64_t piece)
 {
     golden test;
@@ -199,7 +199,7 @@ static void check_evaluation(const variant *variant, const char *attention, cons
     golden_close(&test);
 }
 
-static const char *trained(const variant *variant, char text[64])
+static const char *trained(const xl_variant *variant, char text[64])
 {
     snprintf(text, 64, "memory: %d, clamp: %d", MEMORY, variant->clamp);
     return text;
