@@ -38,7 +38,7 @@ typedef struct op_case {
     int64_t outputs;  /* elements of the result */
     double terms;     /* additions on the longest way of a sum: bounds rounding in F32 */
     double roundings; /* roundings to bf16 on the longest way; 0: the case is F32 alone */
-    bool one_use;     /* skips the variants (random numbers differ between uses) */
+    bool draws;       /* random numbers, which gaps and a second use change: without those */
 } op_case;
 
 /* Runs everything above; fails the cmocka test with the case's name. */
