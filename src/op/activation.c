@@ -67,8 +67,8 @@ static void gate_backward(mn__tape *tape, mn__record *base)
     mn__op_target dup = mn__op_target_set(tape, record->up);
     if (!dgate.gradient.data || !dup.gradient.data)
         return;
-    int64_t count = mn__op_matrices(
-        (const mn__tensor *const[]){gate, up, &dgate.gradient, &dup.gradient}, 4);
+    int64_t count =
+        mn__op_matrices((const mn__tensor *const[]){gate, up, &dgate.gradient, &dup.gradient}, 4);
     for (int64_t n = 0; n < count; n++)
         queue->kernels->gate_backward(
             queue, record->activation, mn__op_matrix(&dgate.gradient, count, n),

@@ -31,31 +31,31 @@ static void copy_strides(int64_t strides[3], const mn__tensor *x)
 static void fill_group(mn__key_group *group, const mn__keys *keys)
 {
     const mn__tensor *bias = keys->bias ? &keys->bias->value : NULL;
-    *group = (mn__key_group){.keys = keys->keys->value.data,
-                             .values = keys->values->value.data,
-                             .count = keys->keys->value.size[1],
-                             .first = keys->first,
-                             .length = keys->length,
-                             .keep = keys->keep,
-                             .query_segment = keys->query_segment,
-                             .key_segment = keys->key_segment,
-                             .mask = keys->mask,
-                             .offset = keys->offset,
-                             .window = keys->window,
-                             .position = keys->position,
-                             .slopes = keys->slopes,
-                             .table = floats(keys->table),
-                             .buckets = keys->table ? keys->table->value.size[0] : 0,
-                             .far = keys->far,
-                             .relative = floats(keys->relative),
-                             .u = floats(keys->u),
-                             .v = floats(keys->v),
-                             .shaw_keys = floats(keys->shaw_keys),
-                             .shaw_values = floats(keys->shaw_values),
-                             .limit = keys->limit,
-                             .bias = floats(keys->bias),
-                             .bias_stride = {bias ? bias->stride[0] : 0,
-                                             bias ? bias->stride[1] : 0}};
+    *group =
+        (mn__key_group){.keys = keys->keys->value.data,
+                        .values = keys->values->value.data,
+                        .count = keys->keys->value.size[1],
+                        .first = keys->first,
+                        .length = keys->length,
+                        .keep = keys->keep,
+                        .query_segment = keys->query_segment,
+                        .key_segment = keys->key_segment,
+                        .mask = keys->mask,
+                        .offset = keys->offset,
+                        .window = keys->window,
+                        .position = keys->position,
+                        .slopes = keys->slopes,
+                        .table = floats(keys->table),
+                        .buckets = keys->table ? keys->table->value.size[0] : 0,
+                        .far = keys->far,
+                        .relative = floats(keys->relative),
+                        .u = floats(keys->u),
+                        .v = floats(keys->v),
+                        .shaw_keys = floats(keys->shaw_keys),
+                        .shaw_values = floats(keys->shaw_values),
+                        .limit = keys->limit,
+                        .bias = floats(keys->bias),
+                        .bias_stride = {bias ? bias->stride[0] : 0, bias ? bias->stride[1] : 0}};
     copy_strides(group->key_stride, &keys->keys->value);
     copy_strides(group->value_stride, &keys->values->value);
 }
@@ -132,9 +132,8 @@ static mn__op_target *push_either(targets *all, mn__var *var)
     mn__op_target target = {0};
     bool wanted = mn__tape_gradient(all->tape, var, &target.place, &target.accumulate);
     target.scratch = !wanted || (target.accumulate && shares_root(all, var));
-    target.gradient = target.scratch
-                          ? mn__op_scratch(all->tape, var->value.dtype, &var->value)
-                          : target.place;
+    target.gradient =
+        target.scratch ? mn__op_scratch(all->tape, var->value.dtype, &var->value) : target.place;
     return push(all, var, target);
 }
 
@@ -275,7 +274,8 @@ static bool check(mn__tape *tape, const mn__attention_args *args)
            check_sizes(tape, "sink", args->sink, 1, &H);
 }
 
-/* ---- Forward ------------------------------------------------------------------------------------ */
+/* ---- Forward ------------------------------------------------------------------------------------
+ */
 
 /* Optional vars in the type that the kernels take; false on failure. */
 static bool prepare(mn__tape *tape, mn__var **var, mn__dtype dtype)
@@ -308,8 +308,7 @@ static bool prepare_args(mn__tape *tape, mn__attention_args *args)
 
 static bool wants(const mn__tape *tape, const mn__attention_args *args)
 {
-    bool any = mn__tape_wants(
-        tape, (mn__var *const[]){args->queries, args->scales, args->sink}, 3);
+    bool any = mn__tape_wants(tape, (mn__var *const[]){args->queries, args->scales, args->sink}, 3);
     for (int g = 0; !any && g < args->groups; g++) {
         const mn__keys *keys = &args->group[g];
         any = mn__tape_wants(tape,
@@ -350,7 +349,8 @@ mn__var *mn__op_attention(mn__tape *tape, const mn__attention_args *given)
     return out;
 }
 
-/* ---- Gathered keys -------------------------------------------------------------------------------- */
+/* ---- Gathered keys
+ * -------------------------------------------------------------------------------- */
 
 typedef struct gathered_record {
     mn__record record;
@@ -403,9 +403,8 @@ static bool check_gathered(mn__tape *tape, const mn__tensor *q, const mn__tensor
     return false;
 }
 
-mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *keys,
-                                   mn__var *values, const int64_t *index, float scale,
-                                   mn__var *scales)
+mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *keys, mn__var *values,
+                                   const int64_t *index, float scale, mn__var *scales)
 {
     if (!queries || !keys || !values || !prepare(tape, &queries, tape->compute) ||
         !prepare(tape, &keys, tape->compute) || !prepare(tape, &values, tape->compute) ||

@@ -73,8 +73,8 @@ void mn__op_axpby(mn__tape *tape, const mn__tensor *out, float alpha, const mn__
                               mn__op_matrix(x, count, n), beta);
 }
 
-void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out,
-                   const mn__tensor *a, const mn__tensor *b)
+void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out, const mn__tensor *a,
+                   const mn__tensor *b)
 {
     mn__queue *queue = &tape->device->queue;
     bool one_row = !mn__tensor_same_size(a, b);
@@ -148,8 +148,8 @@ mn__op_target mn__op_target_set(mn__tape *tape, mn__var *var)
     mn__op_target target = {0};
     bool wanted = mn__tape_gradient(tape, var, &target.place, &target.accumulate);
     target.scratch = !wanted || target.accumulate;
-    target.gradient = target.scratch ? mn__op_scratch(tape, var->value.dtype, &var->value)
-                                     : target.place;
+    target.gradient =
+        target.scratch ? mn__op_scratch(tape, var->value.dtype, &var->value) : target.place;
     return target;
 }
 

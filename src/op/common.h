@@ -26,8 +26,8 @@ void mn__op_fill(mn__tape *tape, const mn__tensor *out, float value);
 void mn__op_axpby(mn__tape *tape, const mn__tensor *out, float alpha, const mn__tensor *x,
                   float beta);
 /* b: of one size with a, or one row [C]. */
-void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out,
-                   const mn__tensor *a, const mn__tensor *b);
+void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out, const mn__tensor *a,
+                   const mn__tensor *b);
 
 /* c (+)= a b of matrices, either one transposed. The caller may set bias,
  * activation and accumulate in what mn__op_product returns. */

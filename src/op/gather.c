@@ -41,8 +41,8 @@ static void gather_backward(mn__tape *tape, mn__record *base)
     mn__op_target dx = mn__op_target_float(tape, record->x);
     if (!dx.gradient.data)
         return;
-    queue->kernels->scatter_add(queue, mn__tensor_matrix(&dx.gradient, 0),
-                                mn__tensor_matrix(&d, 0), record->index, 1);
+    queue->kernels->scatter_add(queue, mn__tensor_matrix(&dx.gradient, 0), mn__tensor_matrix(&d, 0),
+                                record->index, 1);
     mn__op_target_finish(tape, &dx);
 }
 

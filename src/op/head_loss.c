@@ -66,8 +66,8 @@ static mn__matrix rows_of(mn__matrix matrix, int64_t first, int64_t count)
     return matrix;
 }
 
-static void chunk_gradients(mn__tape *tape, const head_work *work, mn__matrix hidden,
-                            int64_t first, int64_t count)
+static void chunk_gradients(mn__tape *tape, const head_work *work, mn__matrix hidden, int64_t first,
+                            int64_t count)
 {
     mn__queue *queue = &tape->device->queue;
     head_record *record = work->record;
@@ -81,8 +81,8 @@ static void chunk_gradients(mn__tape *tape, const head_work *work, mn__matrix hi
     }
     if (record->dhidden.data) {
         mn__matrix out = rows_of(mn__tensor_matrix(&record->dhidden, 0), first, count);
-        mn__matmul product = mn__op_product((mn__factor){g, false},
-                                            (mn__factor){work->weights, false}, out);
+        mn__matmul product =
+            mn__op_product((mn__factor){g, false}, (mn__factor){work->weights, false}, out);
         mn__op_multiply_matrices(tape, &product);
     }
     if (record->dweight.data) {
@@ -104,9 +104,9 @@ static void run_chunk(mn__tape *tape, const head_work *work, int64_t first, int6
         hidden = scaled;
     }
     int64_t V = work->weights.rows;
-    mn__matmul product = mn__op_product((mn__factor){hidden, false},
-                                        (mn__factor){work->weights, true},
-                                        mn__op_flat(work->logits, MN__F32, count, V));
+    mn__matmul product =
+        mn__op_product((mn__factor){hidden, false}, (mn__factor){work->weights, true},
+                       mn__op_flat(work->logits, MN__F32, count, V));
     product.bias = args->bias ? args->bias->value.data : NULL;
     mn__op_multiply_matrices(tape, &product);
     mn__cross_entropy call = {.rows = count,

@@ -50,7 +50,8 @@ bool mn__op_split(mn__tape *tape, mn__var *x, int axis, const int64_t *sizes, in
     for (int64_t i = 0, start = 0; i < count; start += sizes[i++])
         if (!(parts[i] = part(tape, x, axis, start, sizes[i])))
             return false;
-    mn__tape_parts(x, parts, count);
+    if (tape->recording) /* else the parts may be released before x */
+        mn__tape_parts(x, parts, count);
     return true;
 }
 

@@ -148,8 +148,7 @@ static void views_of_a_fused_projection(void **state)
         data[i] = (float)in[i];
     bench b;
     open_bench(&b, MN__LEVEL_PLAIN);
-    mn__var *x =
-        mn__tape_input(&b.tape, mn__tensor_of(data, MN__F32, 3, (int64_t[]){A, B, FUSED}));
+    mn__var *x = mn__tape_input(&b.tape, mn__tensor_of(data, MN__F32, 3, (int64_t[]){A, B, FUSED}));
     mn__var *y = build_views(&b.tape, &x, NULL);
     assert_non_null(y);
     define_views((const double *const[]){in, in}, out, NULL);
@@ -216,9 +215,8 @@ static mn__var *var_of(bench *b, int rank, const int64_t *size)
     return var;
 }
 
-#define VAR(...)                                                                  \
-    var_of(&b, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),         \
-           (int64_t[]){__VA_ARGS__})
+#define VAR(...) \
+    var_of(&b, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
 
 static void wrong_sizes_are_named(void **state)
 {

@@ -96,9 +96,7 @@ static void define_binary(const double *const *in, double *out, const void *c)
     const context *k = c;
     for (int64_t i = 0; i < k->rows * k->columns; i++) {
         double a = in[0][i], b = in[1][k->row ? i % k->columns : i];
-        out[i] = k->operation == MN__ADD        ? a + b
-                 : k->operation == MN__SUBTRACT ? a - b
-                                                : a * b;
+        out[i] = k->operation == MN__ADD ? a + b : k->operation == MN__SUBTRACT ? a - b : a * b;
     }
 }
 
@@ -137,9 +135,8 @@ static mn__var *build_square(mn__tape *tape, mn__var *const *in, const void *c)
 {
     (void)c;
     mn__var *square = mn__op_multiply(tape, in[0], in[0]);
-    mn__var *three = mn__op_scale(tape, mn__op_subtract(tape, in[0], mn__op_add(
-                                                                         tape, in[0], in[0])),
-                                  -3);
+    mn__var *three =
+        mn__op_scale(tape, mn__op_subtract(tape, in[0], mn__op_add(tape, in[0], in[0])), -3);
     return mn__op_add(tape, square, three);
 }
 

@@ -50,7 +50,7 @@ static void check_linear(const char *name, op_kind x, op_kind weight, linear_con
 static void linear_of_every_activation(void **state)
 {
     (void)state;
-    static const char *const names[] = {"linear", "linear + relu", "linear + relu2",
+    static const char *const names[] = {"linear",        "linear + relu",      "linear + relu2",
                                         "linear + gelu", "linear + gelu_tanh", "linear + silu",
                                         "linear + tanh", "linear + sigmoid"};
     for (int f = MN__LINEAR; f <= MN__SIGMOID; f++)

@@ -41,8 +41,7 @@ static void define_norm(const double *const *in, double *out, const void *contex
             variance += (x[i] - mean) * (x[i] - mean) / (double)c->columns;
         for (int64_t i = 0; i < c->columns; i++) {
             double unit = (x[i] - mean) / sqrt(variance + (double)(float)norm_epsilon);
-            out[r * c->columns + i] =
-                unit * (c->gain ? in[1][i] : 1) + (c->bias ? in[2][i] : 0);
+            out[r * c->columns + i] = unit * (c->gain ? in[1][i] : 1) + (c->bias ? in[2][i] : 0);
         }
     }
 }
@@ -50,7 +49,9 @@ static void define_norm(const double *const *in, double *out, const void *contex
 static void check_norm(norm_context c, op_kind x, double spread)
 {
     op_check(&(op_case){.name = c.kind == MN__NORM_LAYER ? "layer norm" : "RMS norm",
-                        .inputs = c.bias ? 3 : c.gain ? 2 : 1,
+                        .inputs = c.bias   ? 3
+                                  : c.gain ? 2
+                                           : 1,
                         .input = {{x, 2, {c.rows, c.columns}, spread},
                                   {OP_PARAM, 1, {c.columns}, 0},
                                   {OP_PARAM, 1, {c.columns}, 0}},
@@ -121,7 +122,8 @@ static void softmax(void **state)
         }
 }
 
-/* ---- RoPE -------------------------------------------------------------------------------------- */
+/* ---- RoPE --------------------------------------------------------------------------------------
+ */
 
 enum { ROPE_B = 2, ROPE_T = 3, ROPE_H = 2, ROPE_D = 10, ROPE_PAIRS = 4 };
 static const int64_t rope_positions[] = {0, 1, 2, 7, 1000, 100000};
@@ -146,8 +148,7 @@ static void define_rope(const double *const *in, double *out, const void *contex
         for (int pair = 0; pair < ROPE_PAIRS; pair++) {
             int a = n * ROPE_D + (interleaved ? 2 * pair : pair);
             int b = interleaved ? a + 1 : a + ROPE_PAIRS;
-            double angle =
-                (double)rope_positions[n / ROPE_H] * (double)rope_frequencies[pair];
+            double angle = (double)rope_positions[n / ROPE_H] * (double)rope_frequencies[pair];
             out[a] = 1.25 * (in[0][a] * cos(angle) - in[0][b] * sin(angle));
             out[b] = 1.25 * (in[0][a] * sin(angle) + in[0][b] * cos(angle));
         }
@@ -170,7 +171,8 @@ static void rope(void **state)
     }
 }
 
-/* ---- By index ------------------------------------------------------------------------------------ */
+/* ---- By index
+ * ------------------------------------------------------------------------------------ */
 
 static const int32_t ids[] = {3, 0, -1, 3, 1, 3};
 enum { IDS = 6, TABLE = 5 };
@@ -235,12 +237,13 @@ static void rows_by_index(void **state)
     }
 }
 
-/* ---- The largest of each row ----------------------------------------------------------------------- */
+/* ---- The largest of each row
+ * ----------------------------------------------------------------------- */
 
 static void largest_of_each_row(void **state)
 {
     (void)state;
-    float data[] = {1, 5, 2, 5, -1, 9,  NAN, 0, INFINITY, 0, -2, 9,  -1, -1, -1, -1, -1, 9};
+    float data[] = {1, 5, 2, 5, -1, 9, NAN, 0, INFINITY, 0, -2, 9, -1, -1, -1, -1, -1, 9};
     for (int level = 0; level < MN__LEVELS && mn__kernel_table((mn__level)level); level++) {
         mn__device device;
         mn__params params;
@@ -267,8 +270,10 @@ static void largest_of_each_row(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(norms),         cmocka_unit_test(softmax),
-        cmocka_unit_test(rope),          cmocka_unit_test(rows_by_index),
+        cmocka_unit_test(norms),
+        cmocka_unit_test(softmax),
+        cmocka_unit_test(rope),
+        cmocka_unit_test(rows_by_index),
         cmocka_unit_test(largest_of_each_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

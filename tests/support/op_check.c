@@ -172,8 +172,7 @@ static mn__var *loss_of(run *r, mn__var *out)
     weights.data = mn__tape_alloc(&r->tape, mn__tensor_bytes(&weights));
     put(&weights, r->v->weights);
     mn__var *exact = mn__op_cast(&r->tape, out, MN__F32);
-    mn__var *product =
-        mn__op_multiply(&r->tape, exact, mn__tape_constant(&r->tape, weights));
+    mn__var *product = mn__op_multiply(&r->tape, exact, mn__tape_constant(&r->tape, weights));
     return mn__op_sum(&r->tape, product);
 }
 
@@ -236,16 +235,14 @@ static result run_tape(const op_case *test, const values *v, mn__level level, mn
     open_run(&r, level, compute);
     for (int i = 0; i < test->inputs; i++)
         make_input(&r, i);
-    mn__var *out = how == RECOMPUTED
-                       ? mn__tape_recompute(&r.tape, block, &r, r.in[0])
-                       : test->build(&r.tape, r.in, test->context);
+    mn__var *out = how == RECOMPUTED ? mn__tape_recompute(&r.tape, block, &r, r.in[0])
+                                     : test->build(&r.tape, r.in, test->context);
     check_status(&r, "forward");
     result got = {.out = allocate(test->outputs)};
     get(&out->value, got.out);
     mn__var *loss = loss_of(&r, out);
     if (how == TWICE)
-        loss = mn__op_add(&r.tape, loss,
-                          loss_of(&r, test->build(&r.tape, r.in, test->context)));
+        loss = mn__op_add(&r.tape, loss, loss_of(&r, test->build(&r.tape, r.in, test->context)));
     mn__tape_backward(&r.tape, loss, 1, &error);
     check_status(&r, "backward");
     for (int i = 0; i < test->inputs; i++) {
@@ -370,8 +367,8 @@ static void check_same_bits(const op_case *test, const char *where, const values
 {
     bool same = !memcmp(a->out, b->out, (size_t)test->outputs * sizeof(double));
     for (int i = 0; i < test->inputs; i++)
-        same = same && !memcmp(a->gradient[i], b->gradient[i],
-                               (size_t)v->count[i] * sizeof(double));
+        same =
+            same && !memcmp(a->gradient[i], b->gradient[i], (size_t)v->count[i] * sizeof(double));
     if (!same)
         fail_msg("%s, %s: recomputing changes bits", test->name, where);
 }
