@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/safetensors.h"
@@ -11,16 +12,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char path[64];
-    snprintf(path, sizeof path, "fuzz-safetensors-%ld.bin", (long)getpid());
-    FILE *out = fopen(path, "wb");
-    if (!out || fwrite(data, 1, size, out) != size || fclose(out) != 0)
+    int memory = memfd_create("fuzz", MFD_CLOEXEC);
+    if (memory < 0 || write(memory, data, size) != (ssize_t)size)
         abort();
+    snprintf(path, sizeof path, "/proc/self/fd/%d", memory);
     mn__safetensors *file;
     mn_error error = {0};
     if (mn__safetensors_open(&file, path, &error)) {
         if (error.message[0] == '\0')
             abort();
-        remove(path);
+        close(memory);
         return 0;
     }
     unsigned sum = 0;
@@ -32,6 +33,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
     }
     mn__safetensors_close(file);
-    remove(path);
+    close(memory);
     return sum == UINT32_MAX;
 }

@@ -4,12 +4,15 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-#include "base/file.h"
 #include "base/gguf.h"
 #include "base/string.h"
 
-static const char path[] = "test-gguf.gguf";
+/* A file in memory: thousands of damaged ones are written. */
+static int memory_file;
+static char path[64];
 
 /* ---- Making files ---------------------------------------------------------- */
 
@@ -88,13 +91,10 @@ static mn__string make_file(void)
     return out;
 }
 
-/* Without the writer's syncs, which would take most of the time. */
 static void put_file(const char *bytes, int64_t count)
 {
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, (size_t)count, file), count);
-    assert_int_equal(fclose(file), 0);
+    assert_int_equal(ftruncate(memory_file, 0), 0);
+    assert_int_equal(pwrite(memory_file, bytes, (size_t)count, 0), count);
 }
 
 /* ---- Reading --------------------------------------------------------------- */
@@ -180,9 +180,10 @@ static void errors_name_file_and_key(void **state)
     int64_t whole;
     const mn__gguf_value *array;
     assert_int_equal(mn__gguf_int(file, "other", &whole, &error), MN_ERROR_FORMAT);
-    assert_string_equal(error.message, "test-gguf.gguf: 'other' is missing: a whole number");
+    assert_int_equal(strncmp(error.message, path, strlen(path)), 0);
+    assert_non_null(strstr(error.message, ": 'other' is missing: a whole number"));
     assert_int_equal(mn__gguf_int(file, "text", &whole, &error), MN_ERROR_FORMAT);
-    assert_string_equal(error.message, "test-gguf.gguf: 'text' is no whole number");
+    assert_non_null(strstr(error.message, ": 'text' is no whole number"));
     assert_int_equal(mn__gguf_int(file, "u64", &whole, &error), MN_ERROR_FORMAT); /* too large */
     assert_int_equal(mn__gguf_bool(file, "u8", &(bool){0}, &error), MN_ERROR_FORMAT);
     assert_int_equal(mn__gguf_float(file, "bool", &(double){0}, &error), MN_ERROR_FORMAT);
@@ -414,10 +415,12 @@ static void every_allocation_may_fail(void **state)
     CHECK_EVERY_ALLOCATION(use_everything());
 }
 
-static int remove_file(void **state)
+static int make_file_in_memory(void **state)
 {
     (void)state;
-    return mn__file_remove(path, NULL);
+    memory_file = memfd_create("gguf", MFD_CLOEXEC);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", memory_file);
+    return memory_file < 0;
 }
 
 int main(void)
@@ -429,5 +432,5 @@ int main(void)
         cmocka_unit_test(refuses_wrong_tensors),     cmocka_unit_test(survives_damage),
         cmocka_unit_test(every_allocation_may_fail),
     };
-    return cmocka_run_group_tests(tests, NULL, remove_file);
+    return cmocka_run_group_tests(tests, make_file_in_memory, NULL);
 }
