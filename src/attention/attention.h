@@ -21,7 +21,7 @@
 /* What every layer of one forward pass shares. B rows of T tokens. */
 typedef struct mn__segment {
     int64_t B, T;
-    const int64_t *start;    /* [B]: not 0 where the row begins a document; NULL: none does */
+    const bool *start;        /* [B]: the row begins a document; NULL: none does */
     const int64_t *valid;    /* [B]: real tokens of the row, the rest is padding; NULL: T */
     const int64_t *position; /* [B]: of the row's first token in its document */
     const int64_t *positions; /* [B * T]: of every token */

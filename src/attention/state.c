@@ -86,7 +86,7 @@ bool mn__state_add_counter(mn__states *states, mn__state *state)
     return counter;
 }
 
-void mn__states_start(mn__states *states, const int64_t *start)
+void mn__states_start(mn__states *states, const bool *start)
 {
     for (int64_t row = 0; row < states->rows; row++) {
         if (start && !start[row])

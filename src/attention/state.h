@@ -48,9 +48,9 @@ mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, 
                         int rank, const int64_t *size, const mn__param *initial);
 bool mn__state_add_counter(mn__states *states, mn__state *state);
 
-/* Rows whose start[row] is not 0 begin a document: their slots become the
+/* Rows whose start[row] is true begin a document: their slots become the
  * initial ones, their counters 0. NULL: every row. Others stay bit-identical. */
-void mn__states_start(mn__states *states, const int64_t *start);
+void mn__states_start(mn__states *states, const bool *start);
 /* Cuts the graph: no live vars any more. To be called before a tape's reset. */
 void mn__states_cut(mn__states *states);
 /* to's rows become from's (equal layouts: asserted). */

@@ -32,7 +32,7 @@ static const char post[] = "model: {depth: 2, width: 32, heads: 4, hidden: 56, n
                            "  scale_embedding: true}\n"
                            "attention: {type: full}\n";
 
-static const int64_t start[B] = {1, 1};
+static const bool start[B] = {true, true};
 
 static mn__var *forward(golden *test, mn__states *states, const int32_t *ids)
 {

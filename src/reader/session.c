@@ -1,0 +1,253 @@
+/* A session: reading on, segment by segment. */
+#include "reader/session.h"
+
+#include <string.h>
+
+static mn_status no_memory(mn_error *error)
+{
+    return mn__fail(error, MN_ERROR_MEMORY, "use fewer rows or shorter chunks",
+                    "no memory for a session");
+}
+
+mn_status mn__session_open(mn__session *session, mn__decoder *decoder, mn__params *params,
+                           const mn__session_options *options, mn_error *error)
+{
+    *session = (mn__session){.decoder = decoder, .params = params, .options = *options};
+    if (session->options.chunk <= 0)
+        session->options.chunk = 512;
+    session->grid = mn__decoder_grid(decoder);
+    mn__arena_init(&session->arena, 1 << 16);
+    mn__tape_init(&session->tape, params, options->compute);
+    int64_t rows = options->rows, C = mn__decoder_options_of(decoder)->width;
+    session->hidden = mn__arena_calloc(&session->arena, rows * C, sizeof *session->hidden);
+    session->logits = mn__arena_calloc(&session->arena, rows * mn__decoder_vocabulary(decoder),
+                                       sizeof *session->logits);
+    mn_status status = session->hidden && session->logits ? MN_OK : no_memory(error);
+    if (status == MN_OK)
+        status = mn__decoder_states_open(decoder, &session->states, rows, options->capacity,
+                                         options->compute, error);
+    if (status != MN_OK)
+        mn__session_close(session);
+    return status;
+}
+
+void mn__session_close(mn__session *session)
+{
+    mn__states_close(&session->states);
+    mn__tape_free(&session->tape);
+    mn__arena_free(&session->arena);
+    *session = (mn__session){0};
+}
+
+void mn__session_reset(mn__session *session)
+{
+    mn__states_start(&session->states, NULL);
+}
+
+/* ---- Reading ----------------------------------------------------------------------- */
+
+/* Columns from..from+T of a [rows, all] array, in the step's memory. */
+#define COLUMNS(session, array, all, from, T)                                                      \
+    columns(session, array, (int64_t)sizeof *(array), all, from, T)
+static void *columns(mn__session *session, const void *array, int64_t each, int64_t all,
+                     int64_t from, int64_t T)
+{
+    int64_t rows = session->options.rows;
+    char *out = mn__arena_calloc(&session->tape.nodes, rows * T, each);
+    for (int64_t b = 0; out && b < rows; b++)
+        memcpy(out + b * T * each, (const char *)array + (b * all + from) * each,
+               (size_t)(T * each));
+    return out;
+}
+
+static int64_t real_tokens(const mn__stretch *stretch, int64_t row)
+{
+    return stretch->valid ? stretch->valid[row] : stretch->T;
+}
+
+/* How far the next segment may go: to the next grid point, which is the same for
+ * all rows that have tokens left. */
+static mn_status segment_length(const mn__session *session, const mn__stretch *stretch,
+                                int64_t from, int64_t *length, mn_error *error)
+{
+    int64_t longest = 0, phase = -1;
+    for (int64_t b = 0; b < session->options.rows; b++) {
+        int64_t left = real_tokens(stretch, b) - from;
+        bool starts = from == 0 && stretch->start && stretch->start[b];
+        int64_t own = starts ? 0 : session->states.position[b] % session->grid;
+        if (left <= 0)
+            continue;
+        if (phase >= 0 && own != phase)
+            return mn__fail(error, MN_ERROR_MISMATCH, "read them in sessions of their own",
+                            "rows at different places of the segment grid of %lld tokens",
+                            (long long)session->grid);
+        phase = own;
+        longest = left > longest ? left : longest;
+    }
+    int64_t most = session->options.chunk;
+    if (session->grid > 1 && phase >= 0 && most > session->grid - phase)
+        most = session->grid - phase;
+    *length = longest < most ? longest : most;
+    return MN_OK;
+}
+
+static void keep_last_hidden(mn__session *session, const mn__var *hidden,
+                             const mn__segment *segment)
+{
+    if (session->tape.device->counting)
+        return;
+    int64_t C = hidden->value.size[2];
+    for (int64_t b = 0; b < segment->B; b++) {
+        int64_t valid = mn__segment_valid(segment, b);
+        if (valid == 0)
+            continue;
+        mn__tensor row = mn__tensor_slice(&hidden->value, 0, b, 1);
+        row = mn__tensor_slice(&row, 1, valid - 1, 1);
+        mn__tensor to = mn__tensor_of(session->hidden + b * C, MN__F32, 3,
+                                      (int64_t[]){1, 1, C});
+        mn__tensor_convert(&session->tape.device->queue, &to, &row);
+    }
+}
+
+/* The weighted targets' nats of one segment into columns of stretch->losses. */
+static bool score(mn__session *session, const mn__stretch *stretch, mn__var *hidden, int64_t from,
+                  int64_t T)
+{
+    mn__tape *tape = &session->tape;
+    int64_t rows = session->options.rows;
+    const int32_t *targets = COLUMNS(session, stretch->targets, stretch->T, from, T);
+    float *weights = COLUMNS(session, stretch->weights, stretch->T, from, T);
+    float *losses = mn__arena_calloc(&tape->nodes, rows * T, sizeof *losses);
+    if (!targets || !weights || !losses)
+        return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for losses");
+    for (int64_t b = 0; b < rows; b++)
+        for (int64_t t = 0; t < T; t++)
+            if (from + t >= real_tokens(stretch, b))
+                weights[b * T + t] = 0.0f;
+    if (!mn__decoder_loss(session->decoder, tape, hidden, targets, weights, 1.0f, 0.0f, losses))
+        return false;
+    for (int64_t b = 0; b < rows; b++)
+        memcpy(stretch->losses + b * stretch->T + from, losses + b * T,
+               (size_t)T * sizeof *losses);
+    return true;
+}
+
+static mn_status read_segment(mn__session *session, const mn__stretch *stretch, int64_t from,
+                              int64_t T, mn_error *error)
+{
+    mn__tape *tape = &session->tape;
+    int64_t rows = session->options.rows;
+    const int32_t *ids = COLUMNS(session, stretch->ids, stretch->T, from, T);
+    int64_t *valid = mn__arena_calloc(&tape->nodes, rows, sizeof *valid);
+    if (!ids || !valid)
+        return no_memory(error);
+    for (int64_t b = 0; b < rows; b++) {
+        int64_t left = real_tokens(stretch, b) - from;
+        valid[b] = left < 0 ? 0 : left < T ? left : T;
+    }
+    mn__segment segment = {.B = rows, .T = T, .valid = valid,
+                           .start = from == 0 ? stretch->start : NULL};
+    mn__var *hidden = mn__decoder_forward(session->decoder, tape, &segment, ids,
+                                          &session->states);
+    if (hidden && (!stretch->targets || score(session, stretch, hidden, from, T))) {
+        keep_last_hidden(session, hidden, &segment);
+        mn__decoder_commit(session->decoder, tape, &segment, &session->states, false);
+    }
+    return mn__tape_status(tape, error);
+}
+
+mn_status mn__session_read(mn__session *session, const mn__stretch *stretch, mn_error *error)
+{
+    mn_status status = MN_OK;
+    for (int64_t from = 0, T = 0; from < stretch->T && status == MN_OK; from += T) {
+        status = segment_length(session, stretch, from, &T, error);
+        if (status != MN_OK || T == 0)
+            break;
+        status = read_segment(session, stretch, from, T, error);
+        mn__tape_reset(&session->tape);
+    }
+    return status;
+}
+
+const float *mn__session_logits(mn__session *session, mn_error *error)
+{
+    mn__tape *tape = &session->tape;
+    int64_t rows = session->options.rows, C = mn__decoder_options_of(session->decoder)->width;
+    int32_t *every = mn__arena_calloc(&tape->nodes, rows, sizeof *every);
+    for (int32_t b = 0; every && b < rows; b++)
+        every[b] = b;
+    mn__tensor hidden = mn__tensor_of(session->hidden, MN__F32, 2, (int64_t[]){rows, C});
+    mn__var *logits = every ? mn__decoder_logits(session->decoder, tape,
+                                                 mn__tape_constant(tape, hidden), every, rows)
+                            : NULL;
+    if (logits)
+        memcpy(session->logits, logits->value.data, (size_t)mn__tensor_bytes(&logits->value));
+    mn_status status = every ? mn__tape_status(tape, error) : no_memory(error);
+    mn__tape_reset(tape);
+    return status == MN_OK ? session->logits : NULL;
+}
+
+/* ---- Files -------------------------------------------------------------------------- */
+
+mn_status mn__session_save(const mn__session *session, const char *path, const char *fingerprint,
+                           mn_error *error)
+{
+    mn__arena arena;
+    mn__arena_init(&arena, 1 << 12);
+    mn__safetensor *tensors, *all = NULL;
+    int64_t count, C = mn__decoder_options_of(session->decoder)->width;
+    mn_status status = mn__states_list(&session->states, &arena, &tensors, &count, error);
+    if (status == MN_OK && !(all = mn__arena_calloc(&arena, count + 1, sizeof *all)))
+        status = no_memory(error);
+    if (status == MN_OK) {
+        memcpy(all, tensors, (size_t)count * sizeof *all);
+        all[count] = (mn__safetensor){.name = "hidden",
+                                      .dtype = "F32",
+                                      .rank = 2,
+                                      .size = {session->options.rows, C},
+                                      .data = session->hidden,
+                                      .bytes = session->options.rows * C * 4};
+        const char *metadata[] = {"format", "mneme session", "weights", fingerprint, NULL};
+        status = mn__safetensors_write(path, all, count + 1, metadata, error);
+    }
+    mn__arena_free(&arena);
+    return status;
+}
+
+static mn_status check_file(const mn__session *session, const mn__safetensors *file,
+                            const char *path, const char *fingerprint, mn_error *error)
+{
+    const char *format = mn__safetensors_metadata(file, "format");
+    const char *weights = mn__safetensors_metadata(file, "weights");
+    const mn__safetensor *hidden = mn__safetensors_find(file, "hidden");
+    int64_t bytes = session->options.rows * mn__decoder_options_of(session->decoder)->width * 4;
+    if (!format || strcmp(format, "mneme session") || !weights || !hidden)
+        return mn__fail(error, MN_ERROR_FORMAT, "give a file that a session was saved to",
+                        "%s is no session", path);
+    if (strcmp(weights, fingerprint))
+        return mn__fail(error, MN_ERROR_MISMATCH, "open the model that read it, or read again",
+                        "%s was read by a model of other weights (%s, not %s)", path, weights,
+                        fingerprint);
+    if (hidden->bytes != bytes)
+        return mn__fail(error, MN_ERROR_MISMATCH, "open it with as many rows",
+                        "%s holds another number of rows", path);
+    return MN_OK;
+}
+
+mn_status mn__session_load(mn__session *session, const char *path, const char *fingerprint,
+                           mn_error *error)
+{
+    mn__safetensors *file;
+    mn_status status = mn__safetensors_open(&file, path, error);
+    if (status != MN_OK)
+        return status;
+    status = check_file(session, file, path, fingerprint, error);
+    if (status == MN_OK)
+        status = mn__states_load(&session->states, file, error);
+    if (status == MN_OK) {
+        const mn__safetensor *hidden = mn__safetensors_find(file, "hidden");
+        memcpy(session->hidden, hidden->data, (size_t)hidden->bytes);
+    }
+    mn__safetensors_close(file);
+    return status;
+}

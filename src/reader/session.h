@@ -1,0 +1,67 @@
+/* A session: a model, a state for each of its rows (one document's stream each)
+ * and a reader that feeds them segment by segment.
+ *
+ * All rows are read together and stand at the same place of the model's segment
+ * grid; a row that begins a document stands at its start. Not here: scoring
+ * books (eval/perplexity.h), choosing tokens (eval/sample.h). */
+#ifndef MN__READER_SESSION_H
+#define MN__READER_SESSION_H
+
+#include "model/decoder.h"
+
+typedef struct mn__session_options {
+    int64_t rows;
+    int64_t capacity; /* most tokens of a document, for caches without a bound */
+    int64_t chunk;    /* most tokens of a forward pass; cut down to the grid; 0: 512 */
+    mn__dtype compute;
+} mn__session_options;
+
+typedef struct mn__session {
+    mn__decoder *decoder;
+    mn__params *params;
+    mn__session_options options;
+    mn__tape tape;
+    mn__states states;
+    int64_t grid;
+    float *hidden; /* [rows, C]: after each row's last token; what logits are made of */
+    float *logits; /* [rows, V] */
+    mn__arena arena;
+} mn__session;
+
+/* The decoder and its params outlive the session. */
+mn_status mn__session_open(mn__session *session, mn__decoder *decoder, mn__params *params,
+                           const mn__session_options *options, mn_error *error);
+void mn__session_close(mn__session *session);
+
+/* One stretch of every row's text: T tokens a row, of which valid[b] are real.
+ * weights, targets and losses (all [rows, T]) go together; NULL: nothing is
+ * scored. losses receives the nats of targets with a weight, 0 for the others. */
+typedef struct mn__stretch {
+    int64_t T;
+    const int32_t *ids;     /* [rows, T] */
+    const bool *start;      /* [rows]: begins a document; NULL: none does */
+    const int64_t *valid;   /* [rows]; NULL: T */
+    const int32_t *targets;
+    const float *weights;
+    float *losses;
+} mn__stretch;
+
+/* Reads on. After a failure the session stands where the last whole segment
+ * ended. MN_ERROR_MISMATCH: rows at different places of the grid, a document
+ * longer than the capacity. */
+mn_status mn__session_read(mn__session *session, const mn__stretch *stretch, mn_error *error);
+/* Logits [rows, V] for the token after the last one read, valid to the next
+ * call; NULL where nothing has been read or memory is short (see error). */
+const float *mn__session_logits(mn__session *session, mn_error *error);
+/* Forgets everything: all rows begin a document. */
+void mn__session_reset(mn__session *session);
+
+/* The whole state in one safetensors file, with the weights' fingerprint: a
+ * load in a new process goes on bit for bit. MN_ERROR_MISMATCH: another model,
+ * other options. */
+mn_status mn__session_save(const mn__session *session, const char *path, const char *fingerprint,
+                           mn_error *error);
+mn_status mn__session_load(mn__session *session, const char *path, const char *fingerprint,
+                           mn_error *error);
+
+#endif
