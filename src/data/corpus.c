@@ -232,9 +232,14 @@ static mn_status recognise(corpus_name *name, mn_error *error)
 {
     if (!mn__file_exists(name->path))
         return mn__fail_errno(error, "a corpus is named by [TYPE=]PATH[@SPLIT]", "%s", name->path);
-    for (int i = 0; !name->type && mn__corpus_types[i]; i++)
-        if (mn__corpus_types[i]->recognise(name->path))
+    for (int i = 0; !name->type && mn__corpus_types[i]; i++) {
+        bool yes = false;
+        mn_status status = mn__corpus_types[i]->recognise(name->path, &yes, error);
+        if (status)
+            return status;
+        if (yes)
             name->type = mn__corpus_types[i];
+    }
     if (!name->type)
         return mn__fail(error, MN_ERROR_OPTION, "say which: TYPE=PATH",
                         "%s: it is not clear what kind of corpus this is", name->path);

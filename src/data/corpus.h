@@ -88,8 +88,8 @@ void mn__document_reader_close(mn__document_reader *reader);        /* NULL is f
 struct mn__corpus_type {
     const char *name;
     const char *help; /* one line */
-    /* Is this path surely one of these? NULL: only when named. */
-    bool (*recognise)(const char *path);
+    /* Is this path, which exists, surely one of these? */
+    mn_status (*recognise)(const char *path, bool *yes, mn_error *error);
     /* Adds the documents under `path`. */
     mn_status (*list)(mn__corpus *corpus, const char *path, mn_error *error);
     bool has_splits; /* else the options' shares cut it */

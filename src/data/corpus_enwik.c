@@ -7,11 +7,13 @@
 #include "data/corpus_types.h"
 #include "data/source.h"
 
-static bool recognise(const char *path)
+static mn_status recognise(const char *path, bool *yes, mn_error *error)
 {
+    (void)error;
     const char *name = mn__corpus_base_name(path);
-    return mn__file_exists(path) && !mn__file_is_folder(path) &&
-           (strncmp(name, "enwik8", 6) == 0 || strncmp(name, "text8", 5) == 0);
+    bool named = strncmp(name, "enwik8", 6) == 0 || strncmp(name, "text8", 5) == 0;
+    *yes = named && !mn__file_is_folder(path);
+    return MN_OK;
 }
 
 static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)

@@ -52,22 +52,19 @@ static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
     return status;
 }
 
-static bool has_text(const char *folder)
+static mn_status recognise(const char *path, bool *yes, mn_error *error)
 {
     char **names;
     int64_t count;
-    bool found = false;
-    if (mn__file_list(folder, &names, &count, NULL))
-        return false;
-    for (int64_t i = 0; i < count && !found; i++)
-        found = names[i][0] != '.' && stem_bytes(names[i]) > 0;
+    if (!mn__file_is_folder(path))
+        return MN_OK;
+    mn_status status = mn__file_list(path, &names, &count, error);
+    if (status)
+        return status;
+    for (int64_t i = 0; i < count && !*yes; i++)
+        *yes = names[i][0] != '.' && stem_bytes(names[i]) > 0;
     mn__free(names);
-    return found;
-}
-
-static bool recognise(const char *path)
-{
-    return mn__file_is_folder(path) && has_text(path);
+    return MN_OK;
 }
 
 const mn__corpus_type mn__corpus_folder = {

@@ -140,13 +140,14 @@ static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
     return status;
 }
 
-static bool recognise(const char *path)
+static mn_status recognise(const char *path, bool *yes, mn_error *error)
 {
     mn__string name = {0};
     mn__string_printf(&name, "%s/metadata.csv", path);
-    bool found = !name.failed && mn__file_exists(name.text);
+    mn_status status = name.failed ? fail_memory(path, error) : MN_OK;
+    *yes = !status && mn__file_exists(name.text);
     mn__string_free(&name);
-    return found;
+    return status;
 }
 
 const mn__corpus_type mn__corpus_pg19 = {

@@ -2,9 +2,11 @@
 #include "base/file.h"
 #include "data/corpus_types.h"
 
-static bool recognise(const char *path)
+static mn_status recognise(const char *path, bool *yes, mn_error *error)
 {
-    return mn__file_exists(path) && !mn__file_is_folder(path);
+    (void)error;
+    *yes = !mn__file_is_folder(path);
+    return MN_OK;
 }
 
 static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)

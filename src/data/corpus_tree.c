@@ -83,9 +83,16 @@ static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
     return status;
 }
 
+static mn_status recognise(const char *path, bool *yes, mn_error *error)
+{
+    (void)error;
+    *yes = mn__file_is_folder(path);
+    return MN_OK;
+}
+
 const mn__corpus_type mn__corpus_tree = {
     .name = "tree",
     .help = "the text files of a source tree, each a document",
-    .recognise = mn__file_is_folder,
+    .recognise = recognise,
     .list = list,
 };

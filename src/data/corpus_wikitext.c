@@ -126,31 +126,45 @@ static const char *const split_words[MN__SPLITS] = {"train", "valid", "test"};
 static const char *const layouts[] = {"wiki.%s.tokens", "wiki.%s.raw", "%s.txt"};
 enum { LAYOUTS = sizeof layouts / sizeof *layouts };
 
-/* The split's file in the folder in some layout, or NULL. */
-static const char *find_file(mn__arena *arena, const char *folder, int layout, int split)
+/* *path: the split's file in the folder in some layout, or NULL. */
+static mn_status find_file(mn__arena *arena, const char *folder, int layout, int split,
+                           const char **path, mn_error *error)
 {
     char name[64];
     snprintf(name, sizeof name, layouts[layout], split_words[split]);
-    const char *path = mn__arena_printf(arena, "%s/%s", folder, name);
-    return path && mn__file_exists(path) ? path : NULL;
+    *path = mn__arena_printf(arena, "%s/%s", folder, name);
+    if (!*path)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "%s: out of memory", folder);
+    if (!mn__file_exists(*path))
+        *path = NULL;
+    return MN_OK;
+}
+
+static mn_status list_layout(mn__corpus *corpus, const char *folder, int layout, bool *found,
+                             mn_error *error)
+{
+    mn_status status = MN_OK;
+    for (int split = 0; split < MN__SPLITS && !status; split++) {
+        const char *path;
+        status = find_file(&corpus->arena, folder, layout, split, &path, error);
+        if (status || !path)
+            continue;
+        *found = true;
+        status = list_file(corpus, path, (mn__split)split, error);
+    }
+    return status;
 }
 
 static mn_status list_folder(mn__corpus *corpus, const char *folder, mn_error *error)
 {
-    for (int layout = 0; layout < LAYOUTS; layout++) {
-        mn_status status = MN_OK;
-        bool found = false;
-        for (int split = 0; split < MN__SPLITS && !status; split++) {
-            const char *path = find_file(&corpus->arena, folder, layout, split);
-            found = found || path;
-            if (path)
-                status = list_file(corpus, path, (mn__split)split, error);
-        }
-        if (found || status)
-            return status;
-    }
-    return mn__fail(error, MN_ERROR_FORMAT, "WikiText has wiki.train.tokens and so on",
-                    "%s: none of its files is WikiText's", folder);
+    bool found = false;
+    mn_status status = MN_OK;
+    for (int layout = 0; layout < LAYOUTS && !found && !status; layout++)
+        status = list_layout(corpus, folder, layout, &found, error);
+    if (!status && !found)
+        status = mn__fail(error, MN_ERROR_FORMAT, "WikiText has wiki.train.tokens and so on",
+                          "%s: none of its files is WikiText's", folder);
+    return status;
 }
 
 /* "x/wiki.valid.tokens" is the validation split; without a word, train. */
@@ -168,16 +182,19 @@ static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
                                     : list_file(corpus, path, split_of(path), error);
 }
 
-static bool recognise(const char *path)
+static mn_status recognise(const char *path, bool *yes, mn_error *error)
 {
-    const char *name = mn__corpus_base_name(path);
+    const char *name = mn__corpus_base_name(path), *file = NULL;
     mn__arena arena;
+    mn_status status = MN_OK;
+    *yes = strncmp(name, "wiki.", 5) == 0 && mn__corpus_ends_in(name, ".tokens");
     mn__arena_init(&arena, 4096);
-    bool found = strncmp(name, "wiki.", 5) == 0 && mn__corpus_ends_in(name, ".tokens");
-    for (int split = 0; split < MN__SPLITS && !found; split++)
-        found = find_file(&arena, path, 0, split) != NULL;
+    for (int split = 0; split < MN__SPLITS && !*yes && !status; split++) {
+        status = find_file(&arena, path, 0, split, &file, error);
+        *yes = file != NULL;
+    }
     mn__arena_free(&arena);
-    return found;
+    return status;
 }
 
 const mn__corpus_type mn__corpus_wikitext = {

@@ -34,24 +34,33 @@ static int remove_one(const char *path, const struct stat *info, int kind, struc
     return remove(path);
 }
 
-int folder_remove(void **state)
-{
-    nftw(*state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    free(*state);
-    return 0;
-}
+/* Every path ever named, until its folder is removed. */
+typedef struct named_path {
+    struct named_path *next;
+    char text[4096];
+} named_path;
+static named_path *paths;
 
 const char *folder_path(const char *folder, const char *format, ...)
 {
-    static char paths[8][4096];
-    static int turn;
-    char *path = paths[turn++ % 8];
-    int length = snprintf(path, sizeof paths[0], "%s/", folder);
+    named_path *path = malloc(sizeof *path);
+    path->next = paths;
+    paths = path;
+    int length = snprintf(path->text, sizeof path->text, "%s/", folder);
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(path + length, sizeof paths[0] - (size_t)length, format, arguments);
+    vsnprintf(path->text + length, sizeof path->text - (size_t)length, format, arguments);
     va_end(arguments);
-    return path;
+    return path->text;
+}
+
+static void forget_paths(void)
+{
+    while (paths) {
+        named_path *next = paths->next;
+        free(paths);
+        paths = next;
+    }
 }
 
 void folder_write(const char *path, const char *text, int64_t bytes)
@@ -82,4 +91,12 @@ char *folder_read(const char *path, int64_t *bytes)
     text[*bytes] = '\0';
     fclose(file);
     return text;
+}
+
+int folder_remove(void **state)
+{
+    nftw(*state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    free(*state);
+    forget_paths();
+    return 0;
 }

@@ -7,7 +7,7 @@
 /* cmocka group set-up and tear-down: *state is the folder's path (char *). */
 int folder_make(void **state);
 int folder_remove(void **state);
-/* "<folder>/<printf>"; valid until eight more calls. */
+/* "<folder>/<printf>"; valid until folder_remove. */
 const char *folder_path(const char *folder, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Writes a file, and the folders above it. bytes < 0: strlen(text). */
