@@ -162,6 +162,15 @@ static mn_status check_begun(const preparing *work, const char *path, mn_error *
     return status;
 }
 
+/* Files of something else: not what a run killed at its very beginning left. */
+static int64_t count_strangers(char **names, int64_t count)
+{
+    int64_t strangers = 0;
+    for (int64_t i = 0; i < count; i++)
+        strangers += strncmp(names[i], "prepare.json.", 13) != 0;
+    return strangers;
+}
+
 /* A first run: the folder must not hold something else. */
 static mn_status begin(const preparing *work, const char *path, mn_error *error)
 {
@@ -174,8 +183,9 @@ static mn_status begin(const preparing *work, const char *path, mn_error *error)
         status = mn__file_list(out, &names, &count, error);
     if (status)
         return status;
+    int64_t strangers = count_strangers(names, count);
     mn__free(names);
-    if (count > 0)
+    if (strangers > 0)
         return mn__fail(error, MN_ERROR_MISMATCH, "choose an empty or a new folder",
                         "%s: holds files already, and no data set", out);
     mn__string_printf(&text, "{\"settings\": \"%s\"}\n", work->settings.hex);

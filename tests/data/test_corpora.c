@@ -129,5 +129,5 @@ int main(void)
         printf("skipped: there is no folder %s\n", root);
         return 77;
     }
-    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+    return cmocka_run_group_tests(tests, folder_make_on_disk, folder_remove);
 }

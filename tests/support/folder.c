@@ -1,4 +1,5 @@
-/* Temporary folders, under TMPDIR. */
+/* Temporary folders. In memory where that can be: files are synced when they are
+ * written, and a disk takes its time over it. */
 #include "support/folder.h"
 
 #include <ftw.h>
@@ -18,14 +19,29 @@ static void require(int good, const char *what, const char *path)
     abort();
 }
 
-int folder_make(void **state)
+static int make_under(const char *parent, void **state)
 {
-    const char *parent = getenv("TMPDIR");
     char *path = malloc(4096);
-    snprintf(path, 4096, "%s/mneme-test-XXXXXX", parent ? parent : "/tmp");
+    snprintf(path, 4096, "%s/mneme-test-XXXXXX", parent);
     require(mkdtemp(path) != NULL, "mkdtemp", path);
     *state = path;
     return 0;
+}
+
+static const char *disk(void)
+{
+    const char *parent = getenv("TMPDIR");
+    return parent ? parent : "/tmp";
+}
+
+int folder_make(void **state)
+{
+    return make_under(access("/dev/shm", W_OK) == 0 ? "/dev/shm" : disk(), state);
+}
+
+int folder_make_on_disk(void **state)
+{
+    return make_under(disk(), state);
 }
 
 static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *walk)

@@ -5,7 +5,8 @@
 #include <stdint.h>
 
 /* cmocka group set-up and tear-down: *state is the folder's path (char *). */
-int folder_make(void **state);
+int folder_make(void **state);         /* in memory, where that can be */
+int folder_make_on_disk(void **state); /* under TMPDIR; for what is large */
 int folder_remove(void **state);
 /* "<folder>/<printf>"; valid until folder_remove. */
 const char *folder_path(const char *folder, const char *format, ...)
