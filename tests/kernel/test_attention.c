@@ -4,7 +4,8 @@
  * p has that relative error, and an output a weighted mean of values with it.
  * With bf16 products, p (and q + u, q + v) are rounded to 8 bits, and so is the
  * output. A gradient is a sum of such terms. `tolerance` below spells it out,
- * relative to the largest number of the array. */
+ * relative to the largest number of the array, or to 1: gradients are differences
+ * of numbers of that size, and may cancel. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -260,7 +261,7 @@ static void compare(const pair *p, const char *name, const void *want, const voi
 {
     if (!want)
         return;
-    double largest = 0, rounding = dtype == MN__BF16 ? 0x1p-8 : 0x1p-23;
+    double largest = 1, rounding = dtype == MN__BF16 ? 0x1p-8 : 0x1p-23;
     for (int64_t i = 0; i < n; i++) {
         double x = fabs((double)get(want, dtype, i));
         largest = isfinite(x) && x > largest ? x : largest;
@@ -446,6 +447,15 @@ static void test_outputs(void **state)
     }
 }
 
+static void test_gradients(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        check_case(&cases[i], MN__F32, true);
+        check_case(&cases[i], MN__BF16, true);
+    }
+}
+
 /* Scores of +-10^4 and more: nothing overflows, nothing is NaN. */
 static void test_large_logits(void **state)
 {
@@ -524,9 +534,8 @@ static void test_nan_is_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_outputs),
-        cmocka_unit_test(test_large_logits),
-        cmocka_unit_test(test_readout),
+        cmocka_unit_test(test_outputs),      cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_large_logits), cmocka_unit_test(test_readout),
         cmocka_unit_test(test_nan_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

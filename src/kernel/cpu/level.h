@@ -12,5 +12,6 @@
 /* Each file puts its kernels into the level's table. */
 void MN__KERNEL(fill)(mn__kernels *kernels); /* all of them: table.c */
 void MN__KERNEL(fill_attention)(mn__kernels *kernels);
+void MN__KERNEL(fill_attention_backward)(mn__kernels *kernels);
 
 #endif

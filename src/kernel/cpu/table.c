@@ -4,4 +4,5 @@
 void MN__KERNEL(fill)(mn__kernels *kernels)
 {
     MN__KERNEL(fill_attention)(kernels);
+    MN__KERNEL(fill_attention_backward)(kernels);
 }
