@@ -157,6 +157,15 @@ void mn__arena_release(mn__arena *arena, mn__arena_mark mark)
     arena->used = mark.used;
 }
 
+void *mn__arena_release_except(mn__arena *arena, mn__arena_mark mark, const void *kept,
+                               int64_t bytes)
+{
+    mn__arena_release(arena, mark);
+    void *moved = mn__arena_alloc(arena, bytes);
+    UNPOISON(kept, bytes);
+    return moved ? memmove(moved, kept, (size_t)bytes) : NULL;
+}
+
 static void free_blocks(mn__arena *arena)
 {
     while (arena->first) {

@@ -29,6 +29,10 @@ char *mn__arena_printf(mn__arena *arena, const char *format, ...) MN__PRINTF(2, 
 /* Everything allocated after the mark is given back to the arena. */
 mn__arena_mark mn__arena_mark_now(const mn__arena *arena);
 void mn__arena_release(mn__arena *arena, mn__arena_mark mark);
+/* The same, but `bytes` at `kept` are moved down to the mark: their new place,
+ * or NULL when memory is short. */
+void *mn__arena_release_except(mn__arena *arena, mn__arena_mark mark, const void *kept,
+                               int64_t bytes);
 /* Everything; blocks are kept. After a reset that follows growth, the blocks
  * are merged into one of the peak size, so that the next round fits in it. */
 void mn__arena_reset(mn__arena *arena);

@@ -54,6 +54,15 @@ void mn__store_release(mn__store *store, mn__arena_mark mark)
         mn__arena_release(&store->arena, mark);
 }
 
+void *mn__store_release_except(mn__store *store, mn__arena_mark mark, const void *kept,
+                               int64_t bytes)
+{
+    if (!store->counting)
+        return mn__arena_release_except(&store->arena, mark, kept, bytes);
+    mn__store_release(store, mark);
+    return mn__store_alloc(store, bytes);
+}
+
 void mn__store_reset(mn__store *store)
 {
     if (store->counting)

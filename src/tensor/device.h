@@ -35,6 +35,8 @@ void mn__store_init(mn__store *store, const mn__device *device, int64_t block_by
 void *mn__store_alloc(mn__store *store, int64_t bytes); /* NULL when memory is short */
 mn__arena_mark mn__store_mark(const mn__store *store);
 void mn__store_release(mn__store *store, mn__arena_mark mark);
+void *mn__store_release_except(mn__store *store, mn__arena_mark mark, const void *kept,
+                               int64_t bytes); /* see mn__arena_release_except */
 void mn__store_reset(mn__store *store);
 void mn__store_free(mn__store *store);
 

@@ -93,12 +93,14 @@ mn__var *mn__tape_release_except(mn__tape *tape, mn__tape_mark mark, mn__var *ke
         return kept;
     assert(mn__tensor_contiguous(&kept->value));
     mn__tensor value = kept->value;
-    const void *from = value.data;
-    mn__tape_release(tape, mark);
-    mn__var *moved = mn__tape_new(tape, value.dtype, value.rank, value.size);
-    if (moved && !tape->device->counting)
-        memmove(moved->value.data, from, (size_t)mn__tensor_bytes(&value));
-    return moved;
+    int64_t bytes = mn__tensor_bytes(&value);
+    value.data = mn__store_release_except(&tape->values, mark.values, value.data, bytes);
+    mn__arena_release(&tape->nodes, mark.nodes);
+    if (!value.data) {
+        out_of_memory(tape, bytes);
+        return NULL;
+    }
+    return mn__tape_constant(tape, value);
 }
 
 mn__var *mn__tape_keep(mn__tape *tape, mn__var *var)
