@@ -96,7 +96,7 @@ static void a_trained_vocabulary_keeps_a_whole_book(void **state)
                                  .tokenizer = "sentencepiece",
                                  .train_vocab = 2000,
                                  .shard_tokens = 1 << 20};
-    mn__dataset *dataset;
+    mn__dataset *dataset = NULL;
     mn_error error = {0};
     if (mn__prepare(&config, NULL, NULL, &error) || mn__dataset_open(&dataset, folder, &error))
         fail_msg("%s", error.message);
