@@ -1,0 +1,188 @@
+/* Run folders, opened for evaluation or generation. */
+#include "model/run.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+/* ---- Parameters in files ---------------------------------------------------------- */
+
+static mn__safetensor describe(const mn__param *param)
+{
+    const mn__tensor *value = &param->value;
+    mn__safetensor tensor = {.name = param->name,
+                             .dtype = mn__dtype_name(value->dtype),
+                             .rank = value->rank,
+                             .data = value->data,
+                             .bytes = mn__tensor_bytes(value)};
+    memcpy(tensor.size, value->size, (size_t)value->rank * sizeof *value->size);
+    return tensor;
+}
+
+mn_status mn__params_list(const mn__params *params, mn__arena *arena, mn__safetensor **tensors,
+                          int64_t *count, mn_error *error)
+{
+    mn__safetensor *list = mn__arena_calloc(arena, params->count, sizeof *list);
+    if (!list)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to list the weights");
+    for (int64_t i = 0; i < params->count; i++)
+        list[i] = describe(params->items[i]);
+    *tensors = list;
+    *count = params->count;
+    return MN_OK;
+}
+
+static mn_status load_param(mn__param *param, const mn__safetensors *file, mn_error *error)
+{
+    mn__safetensor into = describe(param);
+    const mn__safetensor *from = mn__safetensors_find(file, param->name);
+    if (!from)
+        return mn__fail(error, MN_ERROR_MISMATCH, "it holds the weights of another model",
+                        "the file holds no %s", param->name);
+    if (strcmp(from->dtype, into.dtype) || from->rank != into.rank ||
+        memcmp(from->size, into.size, (size_t)into.rank * sizeof *into.size))
+        return mn__fail(error, MN_ERROR_MISMATCH, "it holds the weights of another model",
+                        "%s has another size or type in the file", param->name);
+    memcpy(param->value.data, from->data, (size_t)into.bytes);
+    mn__param_changed(param);
+    return MN_OK;
+}
+
+mn_status mn__params_load(mn__params *params, const mn__safetensors *file, mn_error *error)
+{
+    mn_status status = MN_OK;
+    for (int64_t i = 0; status == MN_OK && i < params->count; i++)
+        status = load_param(params->items[i], file, error);
+    return status;
+}
+
+mn__hash_text mn__params_fingerprint(const mn__params *params)
+{
+    mn__hash *hash = mn__hash_new();
+    for (int64_t i = 0; hash && i < params->count; i++) {
+        mn__safetensor tensor = describe(params->items[i]);
+        mn__hash_add(hash, tensor.name, (int64_t)strlen(tensor.name) + 1);
+        mn__hash_add(hash, tensor.size, tensor.rank * (int64_t)sizeof *tensor.size);
+        mn__hash_add(hash, tensor.data, tensor.bytes);
+    }
+    return hash ? mn__hash_end(hash) : (mn__hash_text){""};
+}
+
+/* ---- Opening ------------------------------------------------------------------------ */
+
+/* What may differ from training: how the model reads, not what it learned from. */
+static mn_status check_override(const char *override, mn_error *error)
+{
+    static const char *const allowed[] = {"model.", "attention.", "data.segment="};
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
+        if (!strncmp(override, allowed[i], strlen(allowed[i])))
+            return MN_OK;
+    return mn__fail(error, MN_ERROR_OPTION,
+                    "model.*, attention.* and data.segment may be set for a trained run",
+                    "--set %s has no meaning for a run that is trained", override);
+}
+
+static mn_status read_recipe(mn__run *run, const char *const *overrides, int64_t override_count,
+                             mn_error *error)
+{
+    const char *path = mn__arena_printf(&run->arena, "%s/recipe.yaml", run->folder);
+    if (!path)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
+    if (!mn__file_exists(path))
+        return mn__fail(error, MN_ERROR_IO, "name a folder that `mneme train` has made",
+                        "%s: no run, it holds no recipe.yaml", run->folder);
+    mn_status status = mn__yaml_read(&run->arena, path, &run->recipe, error);
+    for (int64_t i = 0; i < override_count && status == MN_OK; i++) {
+        status = check_override(overrides[i], error);
+        if (status == MN_OK)
+            status = mn__yaml_set(&run->arena, run->recipe, overrides[i], error);
+    }
+    return status;
+}
+
+static mn_status read_segment(mn__run *run, mn_error *error)
+{
+    struct reading {
+        int64_t segment;
+    } reading;
+    static const mn__option table[] = {MN__INT(struct reading, segment, "0", 1, 1e9, ""),
+                                       MN__OPTIONS_END};
+    const mn__yaml_node *segment = mn__yaml_get(mn__yaml_get(run->recipe, "data"), "segment");
+    if (!segment || segment->kind != MN__YAML_SCALAR)
+        return mn__yaml_fail(run->recipe, NULL, error, "the recipe has no data.segment");
+    mn_status status =
+        mn__options_set(table, "segment", segment->text, &reading, &run->arena, error);
+    run->segment = status == MN_OK ? reading.segment : 0;
+    return status;
+}
+
+static mn_status read_weights(mn__run *run, mn_error *error)
+{
+    mn__safetensors *file;
+    const char *path = NULL;
+    static const char *const names[] = {"best.safetensors", "last.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(run->weights_file, sizeof run->weights_file, "%s", names[i]);
+        path = mn__arena_printf(&run->arena, "%s/%s", run->folder, names[i]);
+        if (!path)
+            return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
+        if (mn__file_exists(path))
+            break;
+    }
+    mn_status status = mn__safetensors_open(&file, path, error);
+    if (status != MN_OK)
+        return status;
+    status = mn__params_load(&run->params, file, error);
+    const char *step = mn__safetensors_metadata(file, "step");
+    run->step = step ? strtoll(step, NULL, 10) : 0;
+    mn__safetensors_close(file);
+    if (status != MN_OK) {
+        mn__error_prefix(error, "%s", path);
+        return status;
+    }
+    mn__hash_text fingerprint = mn__params_fingerprint(&run->params);
+    memcpy(run->fingerprint, fingerprint.hex, sizeof run->fingerprint);
+    return MN_OK;
+}
+
+static mn_status open_model(mn__run *run, mn_error *error)
+{
+    const char *tokenizer = mn__arena_printf(&run->arena, "%s/tokenizer", run->folder);
+    if (!tokenizer)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
+    mn_status status = mn__tokenizer_load(&run->tokenizer, tokenizer, error);
+    if (status == MN_OK)
+        status = read_segment(run, error);
+    if (status == MN_OK)
+        status = mn__decoder_new(&run->decoder, &run->params, mn__yaml_get(run->recipe, "model"),
+                                 mn__yaml_get(run->recipe, "attention"), run->tokenizer->vocab,
+                                 run->segment, error);
+    return status == MN_OK ? read_weights(run, error) : status;
+}
+
+mn_status mn__run_open(mn__run *run, mn__device *device, const char *folder,
+                       const char *const *overrides, int64_t override_count, mn_error *error)
+{
+    *run = (mn__run){0};
+    mn__arena_init(&run->arena, 1 << 14);
+    mn__params_init(&run->params, device, 0);
+    run->folder = mn__arena_strdup(&run->arena, folder);
+    mn_status status = run->folder ? read_recipe(run, overrides, override_count, error)
+                                   : mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a run");
+    if (status == MN_OK)
+        status = open_model(run, error);
+    if (status != MN_OK)
+        mn__run_close(run);
+    return status;
+}
+
+void mn__run_close(mn__run *run)
+{
+    mn__decoder_free(run->decoder);
+    mn__params_free(&run->params);
+    mn__tokenizer_free(run->tokenizer);
+    mn__arena_free(&run->arena);
+    *run = (mn__run){0};
+}
