@@ -61,7 +61,7 @@ static void arithmetic_backward(mn__tape *tape, mn__record *base)
         mn__tape_contribute(tape, b, record->operation == MN__ADD ? 1 : -1, &d);
     if (product)
         contribute_product(tape, a, &d, &b->value);
-    else
+    else if (!mn__tape_hand_over(base->out, a)) /* the residual stream: no copy */
         mn__tape_contribute(tape, a, 1, &d);
 }
 

@@ -221,3 +221,16 @@ void mn__tape_contribute(mn__tape *tape, mn__var *var, float factor, const mn__t
         return;
     mn__tensor_axpby(&tape->device->queue, &gradient, factor, source, accumulate ? 1.0f : 0.0f);
 }
+
+bool mn__tape_hand_over(mn__var *out, mn__var *var)
+{
+    bool fits = out->value.dtype == var->value.dtype &&
+                mn__tensor_elements(&out->value) == mn__tensor_elements(&var->value);
+    if (!fits || !var->wants_gradient || var->whole || var->param || var->gradient || out->whole)
+        return false;
+    var->gradient = out->gradient;
+    var->gradient_set = true;
+    out->gradient = NULL;
+    out->gradient_set = false;
+    return true;
+}

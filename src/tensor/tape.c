@@ -275,13 +275,15 @@ static void recompute_backward(mn__tape *tape, mn__record *record)
     mn__var *out = x ? self->block(tape, self->user, x) : NULL;
     if (out) {
         mn__tensor arrived = mn__tape_gradient_of(tape, self->record.out);
-        mn__tape_contribute(tape, out, 1.0f, &arrived);
+        if (!mn__tape_hand_over(self->record.out, out))
+            mn__tape_contribute(tape, out, 1.0f, &arrived);
         walk(tape);
     }
     if (tape->status == MN_OK && x->gradient) {
         mn__gradient_complete(tape, x);
         mn__tensor inner = mn__tape_gradient_of(tape, x);
-        mn__tape_contribute(tape, self->x, 1.0f, &inner);
+        if (!mn__tape_hand_over(x, self->x))
+            mn__tape_contribute(tape, self->x, 1.0f, &inner);
         mn__gradient_give_back(tape, x);
     }
     tape->random = random;

@@ -124,6 +124,10 @@ bool mn__tape_gradient_to_add(mn__tape *tape, mn__var *var, mn__tensor *gradient
 mn__tensor mn__tape_gradient_of(mn__tape *tape, mn__var *out);
 /* In backward: adds (or sets) all of var's gradient from `source`, of its size. */
 void mn__tape_contribute(mn__tape *tape, mn__var *var, float factor, const mn__tensor *source);
+/* In backward: the gradient of `out`, which the caller has read, becomes that of
+ * `var` without a copy. False, and nothing done, where var has a gradient
+ * already or is not its own memory: then contribute. */
+bool mn__tape_hand_over(mn__var *out, mn__var *var);
 /* Scratch within one backward function; it returns with the next one's start. */
 void *mn__tape_scratch(mn__tape *tape, int64_t bytes);
 
