@@ -172,9 +172,19 @@ static mn_status set_fingerprint(mn__tokenizer *tokenizer, mn_error *error)
     return MN_OK;
 }
 
+static mn_status check_fingerprint(mn__tokenizer *tokenizer, const char *expected, mn_error *error)
+{
+    mn_status status = set_fingerprint(tokenizer, error);
+    if (status || !expected || strcmp(expected, tokenizer->fingerprint.hex) == 0)
+        return status;
+    return mn__fail(error, MN_ERROR_FORMAT, "copy the folder again: a file of it was changed",
+                    "the %s tokenizer's file does not have the fingerprint %s",
+                    tokenizer->type->name, expected);
+}
+
 /* A tokenizer of a kind and its payload, which it takes over (also on failure). */
 static mn_status make(mn__tokenizer **out, const mn__tokenizer_type *type, mn__string *payload,
-                      mn_error *error)
+                      const char *expected, mn_error *error)
 {
     mn__tokenizer *tokenizer = payload->failed ? NULL : mn__calloc(1, sizeof *tokenizer);
     if (!tokenizer) {
@@ -184,9 +194,9 @@ static mn_status make(mn__tokenizer **out, const mn__tokenizer_type *type, mn__s
     tokenizer->type = type;
     tokenizer->payload = *payload;
     *payload = (mn__string){0};
-    mn_status status = type->parse(tokenizer, error);
+    mn_status status = check_fingerprint(tokenizer, expected, error);
     if (!status)
-        status = set_fingerprint(tokenizer, error);
+        status = type->parse(tokenizer, error);
     if (status) {
         mn__tokenizer_free(tokenizer);
         return status;
@@ -197,11 +207,11 @@ static mn_status make(mn__tokenizer **out, const mn__tokenizer_type *type, mn__s
 
 mn_status mn__tokenizer_bytes(mn__tokenizer **tokenizer, mn_error *error)
 {
-    return make(tokenizer, &mn__tokenizer_type_bytes, &(mn__string){0}, error);
+    return make(tokenizer, &mn__tokenizer_type_bytes, &(mn__string){0}, NULL, error);
 }
 
 mn_status mn__tokenizer_of_payload(mn__tokenizer **tokenizer, const char *kind, const char *payload,
-                                   int64_t bytes, mn_error *error)
+                                   int64_t bytes, const char *expected, mn_error *error)
 {
     const mn__tokenizer_type *type;
     mn__string copy = {0};
@@ -209,7 +219,7 @@ mn_status mn__tokenizer_of_payload(mn__tokenizer **tokenizer, const char *kind, 
     if (status)
         return status;
     mn__string_add(&copy, payload, bytes);
-    return make(tokenizer, type, &copy, error);
+    return make(tokenizer, type, &copy, expected, error);
 }
 
 struct mn__tokenizer_builder {
@@ -275,7 +285,7 @@ mn_status mn__tokenizer_builder_end(mn__tokenizer_builder *builder, mn__tokenize
     if (!status && builder->type->finish)
         status = builder->type->finish(builder->learner, &payload, error);
     if (!status)
-        status = make(tokenizer, builder->type, &payload, error);
+        status = make(tokenizer, builder->type, &payload, NULL, error);
     mn__string_free(&payload);
     mn__tokenizer_builder_free(builder);
     return status;

@@ -51,13 +51,13 @@ mn_status mn__tokenizer_save(const mn__tokenizer *tokenizer, const char *folder,
 /* ---- Loading -------------------------------------------------------------- */
 
 static mn_status load_payload(mn__tokenizer **tokenizer, const char *kind, const char *path,
-                              mn_error *error)
+                              const char *fingerprint, mn_error *error)
 {
     char *text = NULL;
     int64_t bytes = 0;
     mn_status status = path ? mn__file_read(path, 0, &text, &bytes, error) : MN_OK;
     if (!status)
-        status = mn__tokenizer_of_payload(tokenizer, kind, text, bytes, error);
+        status = mn__tokenizer_of_payload(tokenizer, kind, text, bytes, fingerprint, error);
     if (status && path)
         mn__error_prefix(error, "%s", path);
     mn__free(text);
@@ -65,7 +65,7 @@ static mn_status load_payload(mn__tokenizer **tokenizer, const char *kind, const
 }
 
 static mn_status load_kind(mn__tokenizer **tokenizer, const char *folder, const char *kind,
-                           mn_error *error)
+                           const char *fingerprint, mn_error *error)
 {
     const mn__tokenizer_type *type;
     mn__string path = {0};
@@ -75,7 +75,7 @@ static mn_status load_kind(mn__tokenizer **tokenizer, const char *folder, const 
     if (!status && path.failed)
         status = fail_memory(folder, error);
     if (!status)
-        status = load_payload(tokenizer, kind, path.text, error);
+        status = load_payload(tokenizer, kind, path.text, fingerprint, error);
     mn__string_free(&path);
     return status;
 }
@@ -97,14 +97,7 @@ static mn_status load_described(mn__tokenizer **tokenizer, const char *folder, c
             mn__fail(error, MN_ERROR_FORMAT, "name the folder of a run or of a prepared data set",
                      "%s: does not describe a tokenizer of this version", path);
     if (!status)
-        status = load_kind(tokenizer, folder, kind, error);
-    if (!status && strcmp(fingerprint, (*tokenizer)->fingerprint.hex) != 0) {
-        mn__tokenizer_free(*tokenizer);
-        *tokenizer = NULL;
-        status = mn__fail(error, MN_ERROR_FORMAT, "copy the folder again: a file of it was changed",
-                          "%s: the %s tokenizer's file does not have the fingerprint %s", path,
-                          kind, fingerprint);
-    }
+        status = load_kind(tokenizer, folder, kind, fingerprint, error);
     json_decref(json);
     return status;
 }
@@ -132,5 +125,5 @@ mn_status mn__tokenizer_load(mn__tokenizer **tokenizer, const char *path, mn_err
         return mn__tokenizer_bytes(tokenizer, error);
     if (mn__file_is_folder(path))
         return load_folder(tokenizer, path, error);
-    return load_payload(tokenizer, "sentencepiece", path, error);
+    return load_payload(tokenizer, "sentencepiece", path, NULL, error);
 }
