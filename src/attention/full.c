@@ -75,25 +75,67 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
     return MN_OK;
 }
 
-/* ALiBi measures from the cache's end, which is one for all rows of a batch. */
-static bool cache_fits(const mn__attention *layer, mn__tape *tape, const mn__segment *segment,
-                       const mn__state *state)
+/* The most tokens that any row has read; fails where one's do not fit. */
+static int64_t longest_read(mn__tape *tape, const mn__segment *segment, const mn__state *state)
 {
-    const struct own *own = layer->own;
-    int64_t capacity = state->slot[KEYS].value.size[1];
-    const int64_t *filled = state->counter[FILLED];
-    for (int64_t b = 0; b < segment->B; b++) {
-        if (filled[b] + mn__segment_valid(segment, b) > capacity)
-            return mn__tape_fail(tape, MN_ERROR_MISMATCH,
-                                 "plan for more tokens, slide a window over the document, or use "
-                                 "an attention type with a memory",
-                                 "the document is longer than the %lld tokens planned for",
-                                 (long long)capacity);
-        if (own->slopes && filled[b] != filled[0])
-            return mn__tape_fail(tape, MN_ERROR_UNSUPPORTED, "read them in batches of their own",
-                                 "ALiBi over rows that have read different lengths");
+    int64_t capacity = state->slot[KEYS].value.size[1], longest = 0;
+    for (int64_t b = 0; capacity > 0 && b < segment->B; b++) {
+        int64_t filled = state->counter[FILLED][b];
+        longest = filled > longest ? filled : longest;
+        if (filled + mn__segment_valid(segment, b) > capacity)
+            mn__tape_fail(tape, MN_ERROR_MISMATCH,
+                          "plan for more tokens, slide a window over the document, or use an "
+                          "attention type with a memory",
+                          "the document is longer than the %lld tokens planned for",
+                          (long long)capacity);
     }
-    return true;
+    return longest;
+}
+
+/* A row's entries from..from+count of a tensor [B, S, ...]. */
+static mn__tensor entries(const mn__tensor *tensor, int64_t row, int64_t from, int64_t count)
+{
+    mn__tensor one = mn__tensor_slice(tensor, 0, row, 1);
+    return mn__tensor_slice(&one, 1, from, count);
+}
+
+/* The cache with each row's entries ending at `longest`, so that one offset
+ * measures ALiBi's distances in all of them; what is before is not to be seen. */
+static mn__var *align_right(mn__tape *tape, const mn__slot *slot, const int64_t *filled,
+                            int64_t longest)
+{
+    mn__tensor part = mn__tensor_slice(&slot->value, 1, 0, longest);
+    mn__var *aligned = mn__tape_new(tape, part.dtype, part.rank, part.size);
+    for (int64_t b = 0; aligned && b < part.size[0]; b++) {
+        mn__tensor to = entries(&aligned->value, b, longest - filled[b], filled[b]);
+        mn__tensor from = entries(&part, b, 0, filled[b]);
+        mn__tensor_convert(&tape->device->queue, &to, &from);
+    }
+    return aligned;
+}
+
+/* Adds the cache as a group of keys, which every query sees. */
+static bool add_cache(mn__tape *tape, const mn__segment *segment, const mn__state *state,
+                      int64_t longest, const float *slopes, mn__attention_args *args)
+{
+    const int64_t *filled = state->counter[FILLED];
+    mn__keys *group = &args->group[args->groups++];
+    *group = (mn__keys){.mask = MN__MASK_NONE, .offset = longest, .length = filled};
+    if (!slopes) {
+        group->keys = mn__slot_read(tape, &state->slot[KEYS], 0, longest);
+        group->values = mn__slot_read(tape, &state->slot[VALUES], 0, longest);
+        return true;
+    }
+    int64_t *first = mn__arena_calloc(&tape->nodes, segment->B, sizeof *first);
+    for (int64_t b = 0; first && b < segment->B; b++)
+        first[b] = longest - filled[b];
+    group->keys = align_right(tape, &state->slot[KEYS], filled, longest);
+    group->values = align_right(tape, &state->slot[VALUES], filled, longest);
+    group->first = first;
+    group->length = NULL;
+    group->position = MN__POSITION_ALIBI;
+    group->slopes = slopes;
+    return first;
 }
 
 static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment *segment,
@@ -101,14 +143,10 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
 {
     const struct own *own = layer->own;
     bool cached = state->slot[KEYS].value.size[1] > 0;
-    int64_t longest = 0; /* what any row has read */
-    for (int64_t b = 0; b < segment->B; b++)
-        if (state->counter[FILLED][b] > longest)
-            longest = state->counter[FILLED][b];
+    int64_t longest = longest_read(tape, segment, state);
     mn__var *h = mn__attention_input(layer, tape, x), *k, *v;
     mn__var *q = mn__attention_queries(layer, tape, h);
-    if (!q || !mn__attention_keys_values(layer, tape, h, &k, &v) ||
-        (cached && !cache_fits(layer, tape, segment, state)))
+    if (!q || !mn__attention_keys_values(layer, tape, h, &k, &v) || tape->status != MN_OK)
         return NULL;
     if (layer->rope) {
         q = mn__op_rope(tape, q, segment->positions, layer->rope);
@@ -116,36 +154,19 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     }
     mn__attention_args args = {.queries = q, .scale = 1.0f / sqrtf((float)layer->D)};
     args.valid = segment->valid;
-    mn__position position = own->slopes ? MN__POSITION_ALIBI : MN__POSITION_NONE;
-    if (longest > 0)
-        args.group[args.groups++] =
-            (mn__keys){.keys = mn__slot_read(tape, &state->slot[KEYS], 0, longest),
-                       .values = mn__slot_read(tape, &state->slot[VALUES], 0, longest),
-                       .length = state->counter[FILLED],
-                       .mask = MN__MASK_NONE,
-                       .offset = longest,
-                       .position = position,
-                       .slopes = own->slopes};
-    args.group[args.groups++] = (mn__keys){.keys = k,
-                                           .values = v,
-                                           .mask = MN__MASK_CAUSAL,
-                                           .position = position,
-                                           .slopes = own->slopes};
+    if (longest > 0 && !add_cache(tape, segment, state, longest, own->slopes, &args))
+        return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a segment's rows");
+    args.group[args.groups++] =
+        (mn__keys){.keys = k,
+                   .values = v,
+                   .mask = MN__MASK_CAUSAL,
+                   .position = own->slopes ? MN__POSITION_ALIBI : MN__POSITION_NONE,
+                   .slopes = own->slopes};
     if (cached) {
         pending->var[KEYS] = mn__tape_keep(tape, k);
         pending->var[VALUES] = mn__tape_keep(tape, v);
     }
     return mn__attention_out(layer, tape, mn__op_attention(tape, &args));
-}
-
-static void append(mn__tape *tape, mn__slot *slot, const mn__var *source, int64_t row,
-                   int64_t filled, int64_t valid)
-{
-    mn__tensor to = mn__tensor_slice(&slot->value, 0, row, 1);
-    mn__tensor from = mn__tensor_slice(&source->value, 0, row, 1);
-    to = mn__tensor_slice(&to, 1, filled, valid);
-    from = mn__tensor_slice(&from, 1, 0, valid);
-    mn__tensor_convert(&tape->device->queue, &to, &from);
 }
 
 static void commit(const mn__attention *layer, mn__tape *tape, const mn__segment *segment,
@@ -156,8 +177,11 @@ static void commit(const mn__attention *layer, mn__tape *tape, const mn__segment
         return;
     for (int64_t b = 0; b < segment->B; b++) {
         int64_t valid = mn__segment_valid(segment, b), filled = state->counter[FILLED][b];
-        for (int slot = KEYS; slot <= VALUES; slot++)
-            append(tape, &state->slot[slot], pending->var[slot], b, filled, valid);
+        for (int slot = KEYS; slot <= VALUES; slot++) {
+            mn__tensor to = entries(&state->slot[slot].value, b, filled, valid);
+            mn__tensor from = entries(&pending->var[slot]->value, b, 0, valid);
+            mn__tensor_convert(&tape->device->queue, &to, &from);
+        }
         state->counter[FILLED][b] += valid;
     }
 }

@@ -1,0 +1,419 @@
+/* The four laws of state, for every attention type: chunking, saving, reset, it
+ * matters. Each type is tried in the forms listed; a registered type without a
+ * form here fails the test. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "reader/session.h"
+#include "support/folder.h"
+
+enum { V = 31, TOKENS = 53, SEGMENT = 8, ROWS = 3 };
+
+static const struct form {
+    const char *type, *model, *attention;
+} forms[] = {
+    {"full", "positions: rope, kv_heads: 2", "type: full"},
+    {"full", "positions: learned, max_positions: 64", "type: full"},
+    {"full", "norm: rms, gated: true", "type: full, alibi: true"},
+    {"window", "positions: rope, kv_heads: 1", "type: window, window: 9"},
+    {"window", "norm_place: post", "type: window, window: 5, strict: true, t5: true, far: 8"},
+    {"window", "positions: rope", "type: window, window: 1"},
+    {"xl", "norm_place: post, final_norm: false", "type: xl, memory: 12"},
+    {"xl", "bias: true, attention_bias: true", "type: xl, memory: 12, untie: true, clamp: 7"},
+    {"xl", "norm: rms", "type: xl, memory: 5, zero_memory: true"},
+    {"xl", "norm: rms", "type: xl, memory: 20, same_length: true"},
+    {"xl", "norm: rms", "type: xl, memory: 0"},
+};
+enum { FORMS = sizeof forms / sizeof *forms };
+
+typedef struct fixture {
+    mn__arena arena;
+    mn__device device;
+    mn__params params;
+    mn__decoder *decoder;
+} fixture;
+
+static void succeed(mn_status status, const mn_error *error)
+{
+    if (status != MN_OK)
+        fail_msg("%s (%s)", error->message, error->hint);
+}
+
+static void model_open(fixture *f, const struct form *form)
+{
+    mn_error error;
+    char recipe[512];
+    snprintf(recipe, sizeof recipe,
+             "model: {depth: 2, width: 24, heads: 4, initial_deviation: 0.2, %s}\n"
+             "attention: {%s}\n",
+             form->model, form->attention);
+    mn__yaml_node *root;
+    mn__arena_init(&f->arena, 0);
+    succeed(mn__yaml_parse(&f->arena, "recipe", recipe, (int64_t)strlen(recipe), &root, &error),
+            &error);
+    succeed(mn__device_open(&f->device, &error), &error);
+    mn__params_init(&f->params, &f->device, 7);
+    succeed(mn__decoder_new(&f->decoder, &f->params, mn__yaml_get(root, "model"),
+                            mn__yaml_get(root, "attention"), V, SEGMENT, &error),
+            &error);
+}
+
+static void model_close(fixture *f)
+{
+    mn__decoder_free(f->decoder);
+    mn__params_free(&f->params);
+    mn__device_close(&f->device);
+    mn__arena_free(&f->arena);
+}
+
+static void session_open(fixture *f, mn__session *session, int64_t rows, mn__dtype compute)
+{
+    mn_error error;
+    mn__session_options options = {.rows = rows, .capacity = TOKENS + 1, .compute = compute};
+    succeed(mn__session_open(session, f->decoder, &f->params, &options, &error), &error);
+}
+
+/* Token t of text `which`. */
+static int32_t token(int64_t which, int64_t t)
+{
+    mn__random_key key = {.seed = 5, .operation = (uint32_t)which};
+    return (int32_t)mn__random_below(key, (uint64_t)t, V);
+}
+
+/* Reads tokens from..to of one text in pieces; losses[t] is that of token t + 1. */
+static void read_text(mn__session *session, int64_t which, int64_t from, int64_t to,
+                      int64_t piece, float *losses)
+{
+    mn_error error;
+    int32_t ids[TOKENS], targets[TOKENS];
+    float weights[TOKENS];
+    for (int64_t t = 0; t < TOKENS; t++) {
+        ids[t] = token(which, t);
+        targets[t] = token(which, t + 1);
+        weights[t] = 1.0f;
+    }
+    for (int64_t t = from, T; t < to; t += T) {
+        T = to - t < piece ? to - t : piece;
+        mn__stretch stretch = {.T = T, .ids = ids + t, .targets = targets + t,
+                               .weights = weights, .losses = losses + t};
+        succeed(mn__session_read(session, &stretch, &error), &error);
+    }
+}
+
+static double largest_difference(const float *a, const float *b, int64_t n)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double difference = fabs((double)a[i] - (double)b[i]);
+        largest = difference > largest || isnan(difference) ? difference : largest;
+    }
+    return largest;
+}
+
+/* ---- 1. Chunking --------------------------------------------------------------------- */
+
+static void check_chunking(fixture *f, mn__dtype compute, double bound)
+{
+    float whole[TOKENS], pieces[TOKENS];
+    mn__session session;
+    session_open(f, &session, 1, compute);
+    read_text(&session, 0, 0, TOKENS, TOKENS, whole);
+    for (int64_t piece = 1; piece <= 13; piece += 6) {
+        mn__session_reset(&session);
+        read_text(&session, 0, 0, TOKENS, piece, pieces);
+        assert_true(largest_difference(whole, pieces, TOKENS) <= bound);
+    }
+    mn__session_close(&session);
+}
+
+static void test_chunking(void **state)
+{
+    (void)state;
+    for (int i = 0; i < FORMS; i++) {
+        fixture f;
+        model_open(&f, &forms[i]);
+        /* Sums of about 100 terms in float; bf16 rounds some 20 times on the way,
+         * by 2^-9 each, of logits of a few units. */
+        check_chunking(&f, MN__F32, 2e-4);
+        check_chunking(&f, MN__BF16, 0.25);
+        model_close(&f);
+    }
+}
+
+/* ---- 2. Saving ------------------------------------------------------------------------ */
+
+static void test_saving(void **state)
+{
+    mn_error error;
+    const char *path = folder_path(*state, "session");
+    for (int i = 0; i < FORMS; i++) {
+        fixture f;
+        mn__session on, loaded;
+        float expected[TOKENS] = {0}, got[TOKENS] = {0};
+        model_open(&f, &forms[i]);
+        session_open(&f, &on, 1, MN__F32);
+        session_open(&f, &loaded, 1, MN__F32);
+        read_text(&on, 0, 0, 19, 19, expected);
+        succeed(mn__session_save(&on, path, "weights", &error), &error);
+        read_text(&on, 0, 19, TOKENS, 5, expected);
+        read_text(&loaded, 1, 0, 11, 11, got); /* a state that must not shine through */
+        succeed(mn__session_load(&loaded, path, "weights", &error), &error);
+        read_text(&loaded, 0, 19, TOKENS, 5, got);
+        assert_memory_equal(got + 19, expected + 19, (TOKENS - 19) * sizeof *got);
+        const float *logits = mn__session_logits(&on, &error);
+        const float *again = mn__session_logits(&loaded, &error);
+        assert_memory_equal(logits, again, V * sizeof *logits);
+        assert_int_equal(mn__session_load(&loaded, path, "others", &error), MN_ERROR_MISMATCH);
+        mn__session_close(&on);
+        mn__session_close(&loaded);
+        model_close(&f);
+    }
+}
+
+/* ---- 3. Reset --------------------------------------------------------------------------- */
+
+/* Rows 0 and 2 read on while row 1 begins another document. */
+static void check_reset(fixture *f)
+{
+    mn_error error;
+    enum { BEFORE = 2 * SEGMENT, AFTER = 2 * SEGMENT };
+    int32_t ids[ROWS * BEFORE], targets[ROWS * BEFORE];
+    float weights[ROWS * AFTER], with[ROWS * AFTER] = {0}, without[ROWS * AFTER] = {0};
+    mn__session session;
+    for (int64_t i = 0; i < ROWS * AFTER; i++)
+        weights[i] = 1.0f;
+    for (int which = 0; which < 2; which++) {
+        session_open(f, &session, ROWS, MN__F32);
+        for (int64_t i = 0; i < ROWS * BEFORE; i++) {
+            int64_t row = i / BEFORE;
+            /* What row 1 read before differs between the two runs. */
+            ids[i] = token(row == 1 ? 10 + which : row, i % BEFORE);
+        }
+        mn__stretch before = {.T = BEFORE, .ids = ids};
+        succeed(mn__session_read(&session, &before, &error), &error);
+        for (int64_t i = 0; i < ROWS * AFTER; i++) {
+            ids[i] = token(20 + i / AFTER, i % AFTER);
+            targets[i] = token(20 + i / AFTER, i % AFTER + 1);
+        }
+        const bool start[ROWS] = {false, true, false};
+        mn__stretch after = {.T = AFTER, .ids = ids, .start = start, .targets = targets,
+                             .weights = weights, .losses = which ? with : without};
+        succeed(mn__session_read(&session, &after, &error), &error);
+        assert_int_equal(session.states.position[1], AFTER);
+        assert_int_equal(session.states.position[2], BEFORE + AFTER);
+        mn__session_close(&session);
+    }
+    assert_memory_equal(with, without, sizeof with);
+    float alone[TOKENS] = {0};
+    session_open(f, &session, 1, MN__F32);
+    read_text(&session, 21, 0, AFTER, AFTER, alone);
+    assert_true(largest_difference(alone, with + AFTER, AFTER) <= 2e-4);
+    mn__session_close(&session);
+}
+
+/* A row without valid tokens keeps its state bit for bit, and padding is never
+ * remembered. */
+static void check_padding(fixture *f)
+{
+    mn_error error;
+    enum { T = 5 };
+    mn__session padded, exact;
+    float a[TOKENS] = {0}, b[TOKENS] = {0};
+    session_open(f, &padded, 2, MN__F32);
+    session_open(f, &exact, 1, MN__F32);
+    int32_t ids[2 * T];
+    for (int i = 0; i < 2 * T; i++)
+        ids[i] = i < T ? token(0, i) : token(3, i);
+    const int64_t valid[2] = {3, 0};
+    mn__stretch stretch = {.T = T, .ids = ids, .valid = valid};
+    succeed(mn__session_read(&padded, &stretch, &error), &error);
+    assert_int_equal(padded.states.position[0], 3);
+    assert_int_equal(padded.states.position[1], 0);
+    mn__states fresh;
+    succeed(mn__decoder_states_open(f->decoder, &fresh, 2, TOKENS + 1, MN__F32, &error), &error);
+    for (int64_t layer = 0; layer < fresh.layers; layer++)
+        for (int i = 0; i < fresh.layer[layer].slots; i++) {
+            const mn__tensor *got = &padded.states.layer[layer].slot[i].value;
+            int64_t bytes = mn__tensor_bytes(got) / 2;
+            assert_memory_equal((const char *)got->data + bytes,
+                                (const char *)fresh.layer[layer].slot[i].value.data + bytes,
+                                (size_t)bytes);
+        }
+    mn__states_close(&fresh);
+    read_text(&exact, 0, 0, 3, 3, a);
+    /* Both go on with text 4; in the padded session row 1 stays idle. */
+    const int64_t next[2] = {T, 0};
+    int32_t targets[2 * T];
+    float weights[2 * T], losses[2 * T] = {0};
+    for (int i = 0; i < 2 * T; i++) {
+        ids[i] = token(4, i % T);
+        targets[i] = token(4, i % T + 1);
+        weights[i] = 1.0f;
+    }
+    mn__stretch on = {.T = T, .ids = ids, .valid = next, .targets = targets,
+                      .weights = weights, .losses = losses};
+    succeed(mn__session_read(&padded, &on, &error), &error);
+    read_text(&exact, 4, 0, T, T, b);
+    assert_true(largest_difference(losses, b, T) <= 2e-4);
+    mn__session_close(&padded);
+    mn__session_close(&exact);
+}
+
+static void test_reset(void **state)
+{
+    (void)state;
+    for (int i = 0; i < FORMS; i++) {
+        fixture f;
+        model_open(&f, &forms[i]);
+        check_reset(&f);
+        check_padding(&f);
+        model_close(&f);
+    }
+}
+
+/* ---- 4. It matters ----------------------------------------------------------------------- */
+
+/* A token that sees itself alone: its queries and keys choose nothing. */
+static bool sees_itself(const struct form *form)
+{
+    return !strcmp(form->attention, "type: window, window: 1");
+}
+
+static bool forgets(const struct form *form)
+{
+    return sees_itself(form) || strstr(form->attention, "memory: 0");
+}
+
+static void check_matters(fixture *f, const struct form *form)
+{
+    float carried[TOKENS] = {0}, cleared[TOKENS] = {0};
+    mn__session session;
+    session_open(f, &session, 1, MN__F32);
+    read_text(&session, 0, 0, 2 * SEGMENT, TOKENS, carried);
+    read_text(&session, 0, 2 * SEGMENT, 3 * SEGMENT, TOKENS, carried);
+    mn__session_reset(&session);
+    read_text(&session, 0, 2 * SEGMENT, 3 * SEGMENT, TOKENS, cleared);
+    double difference = largest_difference(carried + 2 * SEGMENT, cleared + 2 * SEGMENT, SEGMENT);
+    if (forgets(form))
+        assert_true(difference <= 2e-4);
+    else
+        assert_true(difference > 1e-2);
+    mn__session_close(&session);
+}
+
+static void check_gradients(fixture *f)
+{
+    mn_error error;
+    mn__tape tape;
+    mn__states states;
+    int32_t ids[SEGMENT], targets[SEGMENT];
+    float weights[SEGMENT];
+    succeed(mn__params_prepare_gradients(&f->params, &error), &error);
+    mn__tape_init(&tape, &f->params, MN__F32);
+    succeed(mn__decoder_states_open(f->decoder, &states, 1, 4 * SEGMENT, MN__F32, &error), &error);
+    mn__params_clear_gradients(&f->params);
+    tape.recording = true;
+    int segments = mn__decoder_gradient_segments(f->decoder) + 1;
+    for (int n = 0; n < segments; n++) {
+        for (int64_t t = 0; t < SEGMENT; t++) {
+            ids[t] = token(0, n * SEGMENT + t);
+            targets[t] = token(0, n * SEGMENT + t + 1);
+            weights[t] = 1.0f;
+        }
+        mn__segment segment = {.B = 1, .T = SEGMENT};
+        mn__var *hidden = mn__decoder_forward(f->decoder, &tape, &segment, ids, &states);
+        mn__var *loss = mn__decoder_loss(f->decoder, &tape, hidden, targets, weights, 1.0f, 0.0f,
+                                         NULL);
+        assert_non_null(loss);
+        succeed(mn__tape_backward(&tape, loss, 1.0f, &error), &error);
+        mn__decoder_commit(f->decoder, &tape, &segment, &states, false);
+        mn__tape_reset(&tape);
+    }
+    for (int64_t i = 0; i < f->params.count; i++) {
+        const mn__param *param = f->params.items[i];
+        double sum = 0;
+        for (int64_t k = 0; !param->buffer && k < mn__tensor_elements(&param->value); k++)
+            sum += fabs((double)param->gradient[k]);
+        if (!param->buffer && !(param->gradient_set && sum > 0))
+            fail_msg("%s receives no gradient", param->name);
+    }
+    mn__states_close(&states);
+    mn__tape_free(&tape);
+}
+
+static void test_matters(void **state)
+{
+    (void)state;
+    for (int i = 0; i < FORMS; i++) {
+        fixture f;
+        model_open(&f, &forms[i]);
+        check_matters(&f, &forms[i]);
+        if (!sees_itself(&forms[i]))
+            check_gradients(&f);
+        model_close(&f);
+    }
+}
+
+static void test_every_type_has_a_form(void **state)
+{
+    (void)state;
+    for (const mn__attention_type *const *type = mn__attention_types; *type; type++) {
+        bool found = false;
+        for (int i = 0; i < FORMS; i++)
+            found = found || !strcmp(forms[i].type, (*type)->name);
+        if (!found)
+            fail_msg("no form of %s is held to the laws", (*type)->name);
+    }
+}
+
+/* A later token changes nothing before it. */
+static void test_causality(void **state)
+{
+    (void)state;
+    for (int i = 0; i < FORMS; i++) {
+        fixture f;
+        mn__session session;
+        float base[TOKENS] = {0}, changed[TOKENS] = {0};
+        model_open(&f, &forms[i]);
+        session_open(&f, &session, 1, MN__F32);
+        read_text(&session, 0, 0, 3 * SEGMENT, TOKENS, base);
+        for (int64_t at = 1; at < 3 * SEGMENT; at += 5) {
+            int32_t ids[3 * SEGMENT], targets[3 * SEGMENT];
+            float weights[3 * SEGMENT];
+            mn_error error;
+            for (int64_t t = 0; t < 3 * SEGMENT; t++) {
+                ids[t] = t == at ? (token(0, t) + 1) % V : token(0, t);
+                targets[t] = token(0, t + 1);
+                weights[t] = 1.0f;
+            }
+            mn__session_reset(&session);
+            mn__stretch stretch = {.T = 3 * SEGMENT, .ids = ids, .targets = targets,
+                                   .weights = weights, .losses = changed};
+            succeed(mn__session_read(&session, &stretch, &error), &error);
+            assert_memory_equal(base, changed, (size_t)at * sizeof *base);
+            assert_true(base[at] != changed[at]);
+        }
+        mn__session_close(&session);
+        model_close(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_type_has_a_form),
+        cmocka_unit_test(test_chunking),
+        cmocka_unit_test(test_saving),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_matters),
+        cmocka_unit_test(test_causality),
+    };
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
