@@ -110,7 +110,7 @@ void mn__learner_close(mn__learner *learner)
 /* ---- A step --------------------------------------------------------------------------- */
 
 void mn__segment_of_batch(mn__segment *segment, const mn__batch *batch, int64_t first, int64_t rows,
-                          bool reset_always, int64_t *start)
+                          bool reset_always, bool *start)
 {
     for (int64_t b = 0; b < rows; b++)
         start[b] = reset_always || batch->start[first + b];

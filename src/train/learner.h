@@ -30,7 +30,7 @@ typedef struct mn__learner {
     mn__states whole;     /* parts > 1: all rows, to save and load them as one */
     mn__batch *batch;     /* [unroll] */
     mn__segment *segment; /* [unroll] */
-    int64_t *start;       /* [unroll][B] */
+    bool *start;          /* [unroll][B] */
     float *losses;        /* [unroll][B][T] */
     int64_t scored;       /* tokens since the last update */
 } mn__learner;
@@ -66,6 +66,6 @@ void mn__learner_scatter_states(mn__learner *learner);
 /* Cuts rows [first, first + rows) of a batch as a segment; start (room for rows)
  * receives the flags. */
 void mn__segment_of_batch(mn__segment *segment, const mn__batch *batch, int64_t first, int64_t rows,
-                          bool reset_always, int64_t *start);
+                          bool reset_always, bool *start);
 
 #endif

@@ -11,7 +11,7 @@ typedef struct mn__validator {
     mn__arena arena;
     mn__batch batch;
     mn__states states;
-    int64_t *start; /* [B] */
+    bool *start; /* [B] */
     float *losses;  /* [B][T] */
 } mn__validator;
 
