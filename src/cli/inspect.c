@@ -1,0 +1,237 @@
+/* mneme inspect: what a file or folder is, and what it holds. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/gguf.h"
+#include "base/safetensors.h"
+#include "cli/cli.h"
+#include "cli/dataset.h"
+#include "cli/help.h"
+#include "cli/table.h"
+
+typedef struct inspect_options {
+    bool json;
+} inspect_options;
+
+static const mn__option own[] = {
+    MN__BOOL(inspect_options, json, "false", "print JSON"),
+    MN__OPTIONS_END,
+};
+static const mn__option *const tables[] = {own, NULL};
+
+/* ---- Tensors ------------------------------------------------------------------ */
+
+static const mn__column tensor_columns[] = {
+    {"name", "tensor", 0}, {"type", "type", 0}, {"shape", "shape", 0}, {"bytes", "bytes", 0}, {0},
+};
+
+static json_t *tensor_row(const char *name, const char *type, int rank, const int64_t *size,
+                          int64_t bytes)
+{
+    mn__string shape = {0};
+    for (int i = 0; i < rank; i++)
+        mn__string_printf(&shape, "%s%lld", i ? " x " : "", (long long)size[i]);
+    json_t *row = json_pack("{s:s, s:s, s:s, s:I}", "name", name, "type", type, "shape",
+                            shape.text ? shape.text : "scalar", "bytes", (json_int_t)bytes);
+    mn__string_free(&shape);
+    return row;
+}
+
+/* {"kind", ..., "values": [{name, value}], "tensors": [...]} */
+static mn_status print_tensors(json_t *root, const char *title, bool json, mn_error *error)
+{
+    if (json || !root)
+        return mn__table_json(root, error);
+    static const mn__column value_columns[] = {{"name", "value", 0}, {"value", "is", 6}, {0}};
+    const json_t *values = json_object_get(root, "values"),
+                 *tensors = json_object_get(root, "tensors");
+    json_int_t bytes = 0;
+    size_t i;
+    const json_t *row;
+    json_array_foreach(tensors, i, row) bytes += json_integer_value(json_object_get(row, "bytes"));
+    mn__string text = {0};
+    mn__string_printf(&text, "%s\n%zu tensors, ", title, json_array_size(tensors));
+    mn__table_integer(&text, bytes);
+    mn__string_puts(&text, " bytes\n");
+    if (json_array_size(values)) {
+        mn__string_puts(&text, "\n");
+        mn__table_put(&text, value_columns, values);
+    }
+    mn__string_puts(&text, "\n");
+    mn__table_put(&text, tensor_columns, tensors);
+    json_decref(root);
+    return mn__print(&text, error);
+}
+
+/* ---- safetensors ----------------------------------------------------------------- */
+
+static mn_status inspect_safetensors(const char *path, bool json, mn_error *error)
+{
+    mn__safetensors *file;
+    mn_status status = mn__safetensors_open(&file, path, error);
+    if (status != MN_OK)
+        return status;
+    json_t *tensors = json_array();
+    for (int64_t i = 0; i < mn__safetensors_count(file); i++) {
+        const mn__safetensor *tensor = mn__safetensors_at(file, i);
+        json_array_append_new(tensors, tensor_row(tensor->name, tensor->dtype, tensor->rank,
+                                                  tensor->size, tensor->bytes));
+    }
+    json_t *root =
+        json_pack("{s:s, s:s, s:o}", "kind", "safetensors", "file", path, "tensors", tensors);
+    const char *format = mn__safetensors_metadata(file, "format");
+    mn__string title = {0};
+    mn__string_printf(&title, "%s: safetensors%s%s", path, format ? ", " : "",
+                      format ? format : "");
+    status = print_tensors(root, title.text ? title.text : path, json, error);
+    mn__string_free(&title);
+    mn__safetensors_close(file);
+    return status;
+}
+
+/* ---- GGUF -------------------------------------------------------------------------- */
+
+static json_t *gguf_value(const mn__gguf_value *value)
+{
+    static const char *const types[] = {"U8",   "I8",     "U16",   "I16", "U32", "I32", "F32",
+                                        "BOOL", "STRING", "ARRAY", "U64", "I64", "F64"};
+    switch (value->type) {
+    case MN__GGUF_U8:
+    case MN__GGUF_U16:
+    case MN__GGUF_U32:
+    case MN__GGUF_U64:
+        return json_integer((json_int_t)value->as.u);
+    case MN__GGUF_I8:
+    case MN__GGUF_I16:
+    case MN__GGUF_I32:
+    case MN__GGUF_I64:
+        return json_integer(value->as.i);
+    case MN__GGUF_F32:
+    case MN__GGUF_F64:
+        return json_real(value->as.f);
+    case MN__GGUF_BOOL:
+        return json_boolean(value->as.b);
+    case MN__GGUF_STRING:
+        return json_stringn(value->as.text.text, (size_t)value->as.text.bytes);
+    case MN__GGUF_ARRAY:
+        return json_sprintf("%lld of %s", (long long)value->as.array.count,
+                            types[value->as.array.type]);
+    }
+    return NULL;
+}
+
+static mn_status inspect_gguf(const char *path, bool json, mn_error *error)
+{
+    mn__gguf *file;
+    mn_status status = mn__gguf_open(&file, path, error);
+    if (status != MN_OK)
+        return status;
+    json_t *tensors = json_array(), *values = json_array();
+    for (int64_t i = 0; i < mn__gguf_tensor_count(file); i++) {
+        const mn__gguf_tensor *tensor = mn__gguf_tensor_at(file, i);
+        json_array_append_new(tensors, tensor_row(tensor->name, tensor->type_name, tensor->rank,
+                                                  tensor->size, tensor->bytes));
+    }
+    for (int64_t i = 0; i < mn__gguf_value_count(file); i++) {
+        const mn__gguf_value *value = mn__gguf_value_at(file, i);
+        json_t *as_json = gguf_value(value);
+        json_array_append_new(values,
+                              json_pack("{s:s, s:o}", "name", value->key, "value",
+                                        as_json ? as_json : json_string("text that is no UTF-8")));
+    }
+    json_t *root = json_pack("{s:s, s:s, s:i, s:o, s:o}", "kind", "gguf", "file", path, "version",
+                             mn__gguf_version(file), "values", values, "tensors", tensors);
+    mn__string title = {0};
+    mn__string_printf(&title, "%s: GGUF, version %d", path, mn__gguf_version(file));
+    status = print_tensors(root, title.text ? title.text : path, json, error);
+    mn__string_free(&title);
+    mn__gguf_close(file);
+    return status;
+}
+
+/* ---- Data sets and tokenizers ---------------------------------------------------------- */
+
+static mn_status inspect_dataset(const char *path, bool json, mn_error *error)
+{
+    mn__dataset *dataset;
+    mn_status status = mn__dataset_open(&dataset, path, error);
+    if (status != MN_OK)
+        return status;
+    status = mn__dataset_print(dataset, json, error);
+    mn__dataset_close(dataset);
+    return status;
+}
+
+static mn_status inspect_tokenizer(const char *path, bool json, mn_error *error)
+{
+    mn__tokenizer *tokenizer;
+    mn_status status = mn__tokenizer_load(&tokenizer, path, error);
+    if (status != MN_OK)
+        return status;
+    if (json) {
+        status = mn__table_json(json_pack("{s:s, s:s, s:s, s:I, s:b, s:i, s:s}", "kind",
+                                          "tokenizer", "path", path, "type", tokenizer->type->name,
+                                          "vocabulary", (json_int_t)tokenizer->vocab, "lossless",
+                                          tokenizer->lossless, "start", (int)tokenizer->start,
+                                          "fingerprint", tokenizer->fingerprint.hex),
+                                error);
+    } else {
+        printf("%s: a tokenizer\n%s, %lld ids, %s, start %d, %s\n", path, tokenizer->type->name,
+               (long long)tokenizer->vocab, tokenizer->lossless ? "lossless" : "not lossless",
+               (int)tokenizer->start, tokenizer->fingerprint.hex);
+    }
+    mn__tokenizer_free(tokenizer);
+    return status;
+}
+
+/* ---- Which it is ------------------------------------------------------------------------- */
+
+static bool holds(const char *folder, const char *name)
+{
+    mn__string path = {0};
+    mn__string_printf(&path, "%s/%s", folder, name);
+    bool there = !path.failed && mn__file_exists(path.text);
+    mn__string_free(&path);
+    return there;
+}
+
+static bool ends(const char *path, const char *ending)
+{
+    size_t length = strlen(path), own_length = strlen(ending);
+    return length >= own_length && !strcmp(path + length - own_length, ending);
+}
+
+static mn_status inspect(const char *path, bool json, mn_error *error)
+{
+    if (!mn__file_exists(path))
+        return mn__fail(error, MN_ERROR_IO, "check the path", "%s: there is no such file", path);
+    if (holds(path, "dataset.json"))
+        return inspect_dataset(path, json, error);
+    if (holds(path, "tokenizer.json") || ends(path, ".model"))
+        return inspect_tokenizer(path, json, error);
+    if (ends(path, ".safetensors"))
+        return inspect_safetensors(path, json, error);
+    if (ends(path, ".gguf"))
+        return inspect_gguf(path, json, error);
+    return mn__fail(error, MN_ERROR_UNSUPPORTED,
+                    "inspect reads .safetensors, .gguf, .model, data sets, tokenizers and runs",
+                    "%s: neither a file nor a folder that mneme knows", path);
+}
+
+static mn_status run(mn__call *call, mn_error *error)
+{
+    const inspect_options *options = call->options;
+    return inspect(call->operands[0], options->json, error);
+}
+
+const mn__verb mn__verb_inspect = {
+    .name = "inspect",
+    .operands = "PATH",
+    .least = 1,
+    .most = 1,
+    .summary = "say what a file or folder is and what it holds",
+    .details = "PATH is a .safetensors or .gguf file, a run, a data set, or a tokenizer.",
+    .tables = tables,
+    .options_bytes = sizeof(inspect_options),
+    .run = run,
+};

@@ -1,0 +1,60 @@
+#!/bin/sh
+# test_program.sh SOURCE_DIR BINARY_DIR: the frame of the program: help, errors with hints and exit
+# statuses, prepare, inspect, completions, the man page.
+. "$(dirname "$0")/program.sh"
+
+expect 2 'mneme help' "$mneme"
+expect 0 'usage: mneme VERB' "$mneme" help
+expect 0 'usage: mneme VERB' "$mneme" --help
+expect 0 'mneme 0' "$mneme" --version
+expect 2 'did you mean prepare' "$mneme" prepar
+expect 2 'did you mean inspect' "$mneme" help inspct
+
+# Every verb has a page, and every page names its options.
+for verb in $("$mneme" help | sed -n '/^verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
+    expect 0 "usage: mneme $verb" "$mneme" help "$verb"
+    expect 0 "usage: mneme $verb" "$mneme" "$verb" --help
+done
+
+# The command line.
+expect 2 'did you mean --train-vocab' "$mneme" prepare --train-vocabb 3
+expect 2 'wants a value' "$mneme" prepare --out
+expect 2 'whole number' "$mneme" prepare --train-vocab three
+expect 2 'two dashes' "$mneme" prepare -o x
+expect 2 'does not know what to do' "$mneme" inspect a b
+expect 2 'wants PATH' "$mneme" inspect
+expect 2 'does not know' "$mneme" help prepare extra
+expect 4 'no such' "$mneme" inspect -- --strange
+expect 2 'wants a folder' "$mneme" prepare "$work"
+expect 2 'something to read' "$mneme" prepare --out "$work/data"
+
+# Data sets.
+printf 'one two three\n' >"$work/text"
+expect 4 'nowhere' "$mneme" prepare "$work/nowhere" --out "$work/data"
+expect 0 'bytes' "$mneme" prepare "$work/text" --out="$work/data"
+expect 0 'nothing was done' "$mneme" prepare "$work/text" --out "$work/data"
+expect 9 'other settings' "$mneme" prepare "$work/text" --out "$work/data" --tokenizer characters
+expect 0 '"tokens": 14' "$mneme" inspect --json "$work/data"
+expect 0 '3' "$mneme" inspect "$work/data"
+
+# Files.
+expect 0 'tensors' "$mneme" inspect "$source/tests/golden/xl_pre.safetensors"
+expect 0 '"kind": "safetensors"' "$mneme" inspect "$source/tests/golden/xl_pre.safetensors" --json
+head -c 1000 "$source/tests/golden/xl_pre.safetensors" >"$work/cut.safetensors"
+expect 5 'cut.safetensors' "$mneme" inspect "$work/cut.safetensors"
+expect 7 'inspect reads' "$mneme" inspect "$work/text"
+
+# Shells and the man page.
+"$mneme" completion bash >"$work/bash"
+expect 0 train-vocab bash -c "source '$work/bash'; COMP_WORDS=(mneme prepare --tr); COMP_CWORD=2; _mneme
+    echo \"\$COMPREPLY\""
+expect 2 'bash, zsh and fish' "$mneme" completion csh
+expect 0 'SH EXIT STATUS' "$mneme" man
+
+# A full disk is an error, not silence.
+if [ -w /dev/full ]; then
+    status=0
+    "$mneme" help >/dev/full 2>"$work/err" || status=$?
+    [ "$status" -eq 4 ] || { echo "help to a full disk: exit status $status"; exit 1; }
+fi
+finish
