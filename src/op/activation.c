@@ -19,11 +19,11 @@ static void activate_backward(mn__tape *tape, mn__record *base)
     bool accumulate;
     if (!mn__tape_gradient(tape, record->x, &dx, &accumulate))
         return;
-    int64_t count = mn__op_matrices((const mn__tensor *const[]){x, &dx}, 2);
+    int64_t count = mn__tensor_matrices_together((const mn__tensor *const[]){x, &dx}, 2);
     for (int64_t n = 0; n < count; n++)
-        queue->kernels->activate_backward(queue, record->activation, mn__op_matrix(&dx, count, n),
-                                          accumulate, mn__op_matrix(x, count, n),
-                                          mn__op_matrix(&dy, count, n));
+        queue->kernels->activate_backward(
+            queue, record->activation, mn__tensor_matrix_of(&dx, count, n), accumulate,
+            mn__tensor_matrix_of(x, count, n), mn__tensor_matrix_of(&dy, count, n));
 }
 
 static mn__var *recorded(mn__tape *tape, mn__var *out, mn__activation activation, mn__var *x,
@@ -50,7 +50,7 @@ mn__var *mn__op_activate(mn__tape *tape, mn__activation activation, mn__var *x)
     mn__queue *queue = &tape->device->queue;
     int64_t count = mn__tensor_matrices(&x->value);
     for (int64_t n = 0; n < count; n++)
-        queue->kernels->activate(queue, activation, mn__op_matrix(&out->value, count, n),
+        queue->kernels->activate(queue, activation, mn__tensor_matrix_of(&out->value, count, n),
                                  mn__tensor_matrix(&x->value, n));
     return recorded(tape, out, activation, x, NULL, activate_backward);
 }
@@ -67,13 +67,13 @@ static void gate_backward(mn__tape *tape, mn__record *base)
     mn__op_target dup = mn__op_target_set(tape, record->up);
     if (!dgate.gradient.data || !dup.gradient.data)
         return;
-    int64_t count =
-        mn__op_matrices((const mn__tensor *const[]){gate, up, &dgate.gradient, &dup.gradient}, 4);
+    int64_t count = mn__tensor_matrices_together(
+        (const mn__tensor *const[]){gate, up, &dgate.gradient, &dup.gradient}, 4);
     for (int64_t n = 0; n < count; n++)
         queue->kernels->gate_backward(
-            queue, record->activation, mn__op_matrix(&dgate.gradient, count, n),
-            mn__op_matrix(&dup.gradient, count, n), mn__op_matrix(gate, count, n),
-            mn__op_matrix(up, count, n), mn__op_matrix(&dy, count, n));
+            queue, record->activation, mn__tensor_matrix_of(&dgate.gradient, count, n),
+            mn__tensor_matrix_of(&dup.gradient, count, n), mn__tensor_matrix_of(gate, count, n),
+            mn__tensor_matrix_of(up, count, n), mn__tensor_matrix_of(&dy, count, n));
     mn__op_target_finish(tape, &dgate);
     mn__op_target_finish(tape, &dup);
 }
@@ -89,10 +89,11 @@ mn__var *mn__op_gate(mn__tape *tape, mn__activation activation, mn__var *gate, m
     if (!out)
         return NULL;
     mn__queue *queue = &tape->device->queue;
-    int64_t count = mn__op_matrices((const mn__tensor *const[]){&gate->value, &up->value}, 2);
+    int64_t count =
+        mn__tensor_matrices_together((const mn__tensor *const[]){&gate->value, &up->value}, 2);
     for (int64_t n = 0; n < count; n++)
-        queue->kernels->gate(queue, activation, mn__op_matrix(&out->value, count, n),
-                             mn__op_matrix(&gate->value, count, n),
-                             mn__op_matrix(&up->value, count, n));
+        queue->kernels->gate(queue, activation, mn__tensor_matrix_of(&out->value, count, n),
+                             mn__tensor_matrix_of(&gate->value, count, n),
+                             mn__tensor_matrix_of(&up->value, count, n));
     return recorded(tape, out, activation, gate, up, gate_backward);
 }

@@ -41,7 +41,7 @@ static void contribute_row(mn__tape *tape, const arithmetic_record *record, cons
         if (record->operation == MN__MULTIPLY)
             mn__op_binary(tape, MN__MULTIPLY, &terms, d, &record->a->value);
         else
-            mn__op_axpby(tape, &terms, -1, d, 0);
+            mn__tensor_axpby(&tape->device->queue, &terms, -1, d, 0);
     }
     queue->kernels->sum_rows(queue, db.gradient.data, mn__tensor_matrix(&terms, 0));
     mn__op_target_finish(tape, &db);
@@ -128,7 +128,7 @@ mn__var *mn__op_scale(mn__tape *tape, mn__var *x, float factor)
     mn__var *out = mn__tape_new(tape, x->value.dtype, x->value.rank, x->value.size);
     if (!out)
         return NULL;
-    mn__op_axpby(tape, &out->value, factor, &x->value, 0);
+    mn__tensor_axpby(&tape->device->queue, &out->value, factor, &x->value, 0);
     if (!mn__tape_wants(tape, &x, 1))
         return out;
     scale_record *record = mn__tape_record(tape, sizeof *record, out, scale_backward);

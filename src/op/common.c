@@ -5,28 +5,6 @@
 
 /* ---- Tensors as matrices ------------------------------------------------------- */
 
-/* Each tensor's count is a product of its leading sizes, so that with one size
- * the largest count is a multiple of every other. */
-int64_t mn__op_matrices(const mn__tensor *const *tensors, int count)
-{
-    int64_t most = mn__tensor_elements(tensors[0]) > 0 ? 1 : 0;
-    for (int i = 0; i < count && most > 0; i++) {
-        int64_t matrices = mn__tensor_matrices(tensors[i]);
-        most = matrices > most ? matrices : most;
-    }
-    return most;
-}
-
-mn__matrix mn__op_matrix(const mn__tensor *tensor, int64_t count, int64_t n)
-{
-    int64_t parts = count / mn__tensor_matrices(tensor);
-    mn__matrix matrix = mn__tensor_matrix(tensor, n / parts);
-    matrix.rows /= parts;
-    int64_t first = n % parts * matrix.rows * matrix.stride;
-    matrix.data = (char *)matrix.data + first * mn__dtype_bytes(matrix.dtype);
-    return matrix;
-}
-
 mn__matrix mn__op_flat(void *data, mn__dtype dtype, int64_t rows, int64_t columns)
 {
     return (mn__matrix){data, dtype, rows, columns, columns};
@@ -47,14 +25,6 @@ int64_t mn__op_rows(const mn__tensor *tensor)
 
 /* ---- Kernels over tensors of one size ---------------------------------------------- */
 
-void mn__op_convert(mn__tape *tape, const mn__tensor *out, const mn__tensor *in)
-{
-    mn__queue *queue = &tape->device->queue;
-    int64_t count = mn__op_matrices((const mn__tensor *const[]){out, in}, 2);
-    for (int64_t n = 0; n < count; n++)
-        queue->kernels->convert(queue, mn__op_matrix(out, count, n), mn__op_matrix(in, count, n));
-}
-
 void mn__op_fill(mn__tape *tape, const mn__tensor *out, float value)
 {
     mn__queue *queue = &tape->device->queue;
@@ -63,27 +33,19 @@ void mn__op_fill(mn__tape *tape, const mn__tensor *out, float value)
         queue->kernels->fill(queue, mn__tensor_matrix(out, n), value);
 }
 
-void mn__op_axpby(mn__tape *tape, const mn__tensor *out, float alpha, const mn__tensor *x,
-                  float beta)
-{
-    mn__queue *queue = &tape->device->queue;
-    int64_t count = mn__op_matrices((const mn__tensor *const[]){out, x}, 2);
-    for (int64_t n = 0; n < count; n++)
-        queue->kernels->axpby(queue, mn__op_matrix(out, count, n), alpha,
-                              mn__op_matrix(x, count, n), beta);
-}
-
 void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out, const mn__tensor *a,
                    const mn__tensor *b)
 {
     mn__queue *queue = &tape->device->queue;
     bool one_row = !mn__tensor_same_size(a, b);
-    int64_t count = mn__op_matrices((const mn__tensor *const[]){out, a, one_row ? a : b}, 3);
+    int64_t count =
+        mn__tensor_matrices_together((const mn__tensor *const[]){out, a, one_row ? a : b}, 3);
     for (int64_t n = 0; n < count; n++) {
-        mn__matrix first = mn__op_matrix(a, count, n);
+        mn__matrix first = mn__tensor_matrix_of(a, count, n);
         mn__matrix second = one_row ? (mn__matrix){b->data, b->dtype, first.rows, first.columns, 0}
-                                    : mn__op_matrix(b, count, n);
-        queue->kernels->binary(queue, operation, mn__op_matrix(out, count, n), first, second);
+                                    : mn__tensor_matrix_of(b, count, n);
+        queue->kernels->binary(queue, operation, mn__tensor_matrix_of(out, count, n), first,
+                               second);
     }
 }
 
@@ -181,7 +143,8 @@ mn__op_target mn__op_target_float(mn__tape *tape, mn__var *var)
 void mn__op_target_finish(mn__tape *tape, const mn__op_target *target)
 {
     if (target->scratch && target->place.data && target->gradient.data)
-        mn__op_axpby(tape, &target->place, 1, &target->gradient, target->accumulate ? 1 : 0);
+        mn__tensor_axpby(&tape->device->queue, &target->place, 1, &target->gradient,
+                         target->accumulate ? 1 : 0);
 }
 
 /* ---- Inputs and errors --------------------------------------------------------------------- */
@@ -200,7 +163,7 @@ mn__tensor mn__op_in_compute(mn__tape *tape, const mn__var *var)
     }
     mn__tensor copy = mn__op_keep(tape, tape->compute, &var->value);
     if (copy.data)
-        mn__op_convert(tape, &copy, &var->value);
+        mn__tensor_convert(&tape->device->queue, &copy, &var->value);
     return copy;
 }
 

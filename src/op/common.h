@@ -1,5 +1,5 @@
-/* What the operations share: elementwise kernels over tensors of any strides,
- * products of matrices, scratch, and the wording of shape errors. */
+/* What the operations share: products of matrices, scratch, where gradients go,
+ * and the wording of shape errors. */
 #ifndef MN__OP_COMMON_H
 #define MN__OP_COMMON_H
 
@@ -7,12 +7,7 @@
 
 /* ---- Tensors as matrices ------------------------------------------------------- */
 
-/* Tensors of one size are walked together as `count` matrices each, the fewest
- * that suit the strides of all; mn__op_matrix is the n-th of one of them. */
-int64_t mn__op_matrices(const mn__tensor *const *tensors, int count);
-mn__matrix mn__op_matrix(const mn__tensor *tensor, int64_t count, int64_t n);
-
-/* A contiguous matrix, and a column of one number repeated. */
+/* A contiguous matrix. */
 mn__matrix mn__op_flat(void *data, mn__dtype dtype, int64_t rows, int64_t columns);
 
 int64_t mn__op_width(const mn__tensor *tensor); /* the last size */
@@ -20,11 +15,7 @@ int64_t mn__op_rows(const mn__tensor *tensor);  /* the product of the others */
 
 /* ---- Kernels over tensors of one size ---------------------------------------------- */
 
-void mn__op_convert(mn__tape *tape, const mn__tensor *out, const mn__tensor *in);
 void mn__op_fill(mn__tape *tape, const mn__tensor *out, float value);
-/* out = alpha * x + beta * out. */
-void mn__op_axpby(mn__tape *tape, const mn__tensor *out, float alpha, const mn__tensor *x,
-                  float beta);
 /* b: of one size with a, or one row [C]. */
 void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out, const mn__tensor *a,
                    const mn__tensor *b);

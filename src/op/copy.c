@@ -23,7 +23,7 @@ mn__var *mn__op_cast(mn__tape *tape, mn__var *x, mn__dtype dtype)
     mn__var *out = mn__tape_new(tape, dtype, x->value.rank, x->value.size);
     if (!out)
         return NULL;
-    mn__op_convert(tape, &out->value, &x->value);
+    mn__tensor_convert(&tape->device->queue, &out->value, &x->value);
     if (!mn__tape_wants(tape, &x, 1))
         return out;
     cast_record *record = mn__tape_record(tape, sizeof *record, out, cast_backward);
@@ -100,7 +100,7 @@ mn__var *mn__op_concat(mn__tape *tape, int axis, mn__var *const *parts, int coun
     for (int i = 0; i < count; i++) {
         int64_t size = parts[i]->value.size[axis];
         mn__tensor to = mn__tensor_slice(&out->value, axis, start, size);
-        mn__op_convert(tape, &to, &parts[i]->value);
+        mn__tensor_convert(&tape->device->queue, &to, &parts[i]->value);
         start += size;
     }
     return mn__tape_wants(tape, parts, count) ? record_concat(tape, out, axis, parts, count) : out;

@@ -15,8 +15,8 @@ static void drop(mn__tape *tape, const mn__tensor *out, const mn__tensor *in, in
 {
     mn__queue *queue = &tape->device->queue;
     for (int64_t n = 0; n < count; n++, key.operation++)
-        queue->kernels->dropout(queue, mn__op_matrix(out, count, n), mn__op_matrix(in, count, n), p,
-                                key);
+        queue->kernels->dropout(queue, mn__tensor_matrix_of(out, count, n),
+                                mn__tensor_matrix_of(in, count, n), p, key);
 }
 
 static void dropout_backward(mn__tape *tape, mn__record *base)

@@ -43,7 +43,7 @@ static void contribute(mn__tape *tape, mn__var *var, const mn__tensor *made, flo
     int64_t count = mn__tensor_matrices(&gradient);
     for (int64_t n = 0; n < count && factors; n++)
         queue->kernels->scale_rows(queue, mn__tensor_matrix(&gradient, n), factors,
-                                   mn__op_matrix(made, count, n), accumulate);
+                                   mn__tensor_matrix_of(made, count, n), accumulate);
 }
 
 static void head_backward(mn__tape *tape, mn__record *base)

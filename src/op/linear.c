@@ -28,7 +28,7 @@ static void input_gradient(mn__tape *tape, const linear_record *record, const mn
         return;
     int64_t count = mn__tensor_matrices(&dx);
     for (int64_t n = 0; n < count; n++) {
-        mn__factor rows = {mn__op_matrix(dp, count, n), false};
+        mn__factor rows = {mn__tensor_matrix_of(dp, count, n), false};
         mn__factor weight = {mn__tensor_matrix(&record->weights, 0), false};
         mn__matmul product = mn__op_product(rows, weight, mn__tensor_matrix(&dx, n));
         product.accumulate = accumulate;
@@ -45,7 +45,7 @@ static void weight_gradient(mn__tape *tape, const linear_record *record, const m
         return;
     int64_t count = mn__tensor_matrices(&record->input);
     for (int64_t n = 0; n < count; n++) {
-        mn__factor rows = {mn__op_matrix(dp, count, n), true};
+        mn__factor rows = {mn__tensor_matrix_of(dp, count, n), true};
         mn__factor input = {mn__tensor_matrix(&record->input, n), false};
         mn__matmul product = mn__op_product(rows, input, mn__tensor_matrix(&dw, 0));
         product.accumulate = accumulate || n > 0;
@@ -104,7 +104,7 @@ static void forward(mn__tape *tape, const mn__tensor *out, const mn__tensor *inp
     for (int64_t n = 0; n < count; n++) {
         mn__factor rows = {mn__tensor_matrix(input, n), false};
         mn__factor weight = {mn__tensor_matrix(weights, 0), true};
-        mn__matmul product = mn__op_product(rows, weight, mn__op_matrix(out, count, n));
+        mn__matmul product = mn__op_product(rows, weight, mn__tensor_matrix_of(out, count, n));
         product.bias = bias ? bias->value.data : NULL;
         product.activation = activation;
         mn__op_multiply_matrices(tape, &product);

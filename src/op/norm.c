@@ -22,15 +22,16 @@ static void norm_backward(mn__tape *tape, mn__record *base)
     mn__op_target dbias = mn__op_target_float(tape, record->bias);
     if (tape->status != MN_OK)
         return;
-    int64_t count = mn__op_matrices((const mn__tensor *const[]){x, wanted ? &dx : x}, 2);
+    int64_t count =
+        mn__tensor_matrices_together((const mn__tensor *const[]){x, wanted ? &dx : x}, 2);
     int64_t rows = count ? mn__op_rows(x) / count : 0;
     for (int64_t n = 0; n < count; n++)
-        queue->kernels->norm_backward(queue, record->kind == MN__NORM_RMS,
-                                      wanted ? mn__op_matrix(&dx, count, n) : (mn__matrix){0},
-                                      accumulate, dgain.gradient.data, dbias.gradient.data,
-                                      mn__op_matrix(&dy, count, n), mn__op_matrix(x, count, n),
-                                      record->gain ? record->gain->value.data : NULL,
-                                      record->mean + n * rows, record->rstd + n * rows);
+        queue->kernels->norm_backward(
+            queue, record->kind == MN__NORM_RMS,
+            wanted ? mn__tensor_matrix_of(&dx, count, n) : (mn__matrix){0}, accumulate,
+            dgain.gradient.data, dbias.gradient.data, mn__tensor_matrix_of(&dy, count, n),
+            mn__tensor_matrix_of(x, count, n), record->gain ? record->gain->value.data : NULL,
+            record->mean + n * rows, record->rstd + n * rows);
     mn__op_target_finish(tape, &dgain);
     mn__op_target_finish(tape, &dbias);
 }
@@ -75,10 +76,10 @@ mn__var *mn__op_norm(mn__tape *tape, mn__norm_kind kind, mn__var *x, mn__var *ga
     int64_t count = mn__tensor_matrices(&x->value);
     int64_t rows = count ? mn__op_rows(&x->value) / count : 0;
     for (int64_t n = 0; n < count; n++)
-        queue->kernels->norm(queue, kind == MN__NORM_RMS, epsilon,
-                             mn__op_matrix(&out->value, count, n), mn__tensor_matrix(&x->value, n),
-                             gain ? gain->value.data : NULL, bias ? bias->value.data : NULL,
-                             record ? record->mean + n * rows : NULL,
-                             record ? record->rstd + n * rows : NULL);
+        queue->kernels->norm(
+            queue, kind == MN__NORM_RMS, epsilon, mn__tensor_matrix_of(&out->value, count, n),
+            mn__tensor_matrix(&x->value, n), gain ? gain->value.data : NULL,
+            bias ? bias->value.data : NULL, record ? record->mean + n * rows : NULL,
+            record ? record->rstd + n * rows : NULL);
     return out;
 }

@@ -92,11 +92,11 @@ static void mean_squares_backward(mn__tape *tape, mn__record *base)
     bool accumulate;
     if (!mn__tape_gradient(tape, record->x, &dx, &accumulate))
         return;
-    int64_t count = mn__op_matrices((const mn__tensor *const[]){x, &dx}, 2);
+    int64_t count = mn__tensor_matrices_together((const mn__tensor *const[]){x, &dx}, 2);
     float *factors = mn__op_repeat(tape, d.data, record->factor, mn__op_rows(x));
     for (int64_t n = 0; n < count && factors; n++)
-        queue->kernels->scale_rows(queue, mn__op_matrix(&dx, count, n), factors,
-                                   mn__op_matrix(x, count, n), accumulate);
+        queue->kernels->scale_rows(queue, mn__tensor_matrix_of(&dx, count, n), factors,
+                                   mn__tensor_matrix_of(x, count, n), accumulate);
 }
 
 mn__var *mn__op_mean_squares(mn__tape *tape, mn__var *x)

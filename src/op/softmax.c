@@ -17,8 +17,8 @@ static void softmax_backward(mn__tape *tape, mn__record *base)
     int64_t count = mn__tensor_matrices(&dx);
     for (int64_t n = 0; n < count; n++)
         queue->kernels->softmax_backward(queue, mn__tensor_matrix(&dx, n), accumulate,
-                                         mn__op_matrix(&base->out->value, count, n),
-                                         mn__op_matrix(&d, count, n));
+                                         mn__tensor_matrix_of(&base->out->value, count, n),
+                                         mn__tensor_matrix_of(&d, count, n));
 }
 
 mn__var *mn__op_softmax(mn__tape *tape, mn__var *x)
@@ -31,7 +31,7 @@ mn__var *mn__op_softmax(mn__tape *tape, mn__var *x)
     mn__queue *queue = &tape->device->queue;
     int64_t count = mn__tensor_matrices(&x->value);
     for (int64_t n = 0; n < count; n++)
-        queue->kernels->softmax(queue, mn__op_matrix(&out->value, count, n),
+        queue->kernels->softmax(queue, mn__tensor_matrix_of(&out->value, count, n),
                                 mn__tensor_matrix(&x->value, n), NULL);
     if (!mn__tape_wants(tape, &x, 1))
         return out;

@@ -62,8 +62,8 @@ mn__tensor mn__tensor_slice(const mn__tensor *tensor, int axis, int64_t start, i
     assert(axis >= 0 && axis < tensor->rank);
     assert(start >= 0 && count >= 0 && start + count <= tensor->size[axis]);
     mn__tensor slice = *tensor;
-    slice.data = advance(tensor->data,
-                         start * tensor->stride[axis] * mn__dtype_bytes(tensor->dtype));
+    slice.data =
+        advance(tensor->data, start * tensor->stride[axis] * mn__dtype_bytes(tensor->dtype));
     slice.size[axis] = count;
     return slice;
 }
@@ -87,8 +87,7 @@ bool mn__tensor_reshape(const mn__tensor *tensor, int rank, const int64_t *size,
             step = tensor->stride[axis];
             run = tensor->size[axis--];
             used = 1;
-            while (axis >= 0 &&
-                   (tensor->size[axis] == 1 || tensor->stride[axis] == run * step))
+            while (axis >= 0 && (tensor->size[axis] == 1 || tensor->stride[axis] == run * step))
                 run *= tensor->size[axis--];
         }
         result.stride[to] = used * step;
@@ -143,16 +142,6 @@ static void *entry(const mn__tensor *tensor, int axes, int64_t n)
     return advance(tensor->data, offset * mn__dtype_bytes(tensor->dtype));
 }
 
-mn__matrix mn__tensor_row(const mn__tensor *tensor, int64_t n)
-{
-    int64_t columns = tensor->size[tensor->rank - 1];
-    return (mn__matrix){.data = entry(tensor, tensor->rank - 1, n),
-                        .dtype = tensor->dtype,
-                        .rows = 1,
-                        .columns = columns,
-                        .stride = columns};
-}
-
 mn__matrix mn__tensor_matrix(const mn__tensor *tensor, int64_t n)
 {
     int64_t rows, stride;
@@ -164,35 +153,44 @@ mn__matrix mn__tensor_matrix(const mn__tensor *tensor, int64_t n)
                         .stride = stride};
 }
 
-/* Both are cut into the fewest matrices that suit the two; tensors that fold
- * differently go row by row. */
-static bool fold_alike(const mn__tensor *a, const mn__tensor *b)
+/* Each tensor's count is a product of its leading sizes, so that with one size
+ * the largest count is a multiple of every other. */
+int64_t mn__tensor_matrices_together(const mn__tensor *const *tensors, int count)
 {
-    assert(mn__tensor_same_size(a, b));
-    return mn__tensor_matrices(a) == mn__tensor_matrices(b);
+    int64_t most = mn__tensor_elements(tensors[0]) > 0 ? 1 : 0;
+    for (int i = 0; i < count && most > 0; i++) {
+        assert(mn__tensor_same_size(tensors[0], tensors[i]));
+        int64_t matrices = mn__tensor_matrices(tensors[i]);
+        most = matrices > most ? matrices : most;
+    }
+    return most;
 }
 
-static int64_t rows_of(const mn__tensor *tensor)
+mn__matrix mn__tensor_matrix_of(const mn__tensor *tensor, int64_t count, int64_t n)
 {
-    int64_t columns = tensor->size[tensor->rank - 1];
-    return columns ? mn__tensor_elements(tensor) / columns : 0;
+    int64_t parts = count / mn__tensor_matrices(tensor);
+    mn__matrix matrix = mn__tensor_matrix(tensor, n / parts);
+    matrix.rows /= parts;
+    int64_t first = n % parts * matrix.rows * matrix.stride;
+    matrix.data = advance(matrix.data, first * mn__dtype_bytes(matrix.dtype));
+    return matrix;
 }
 
 void mn__tensor_convert(mn__queue *queue, const mn__tensor *out, const mn__tensor *in)
 {
-    bool alike = fold_alike(out, in);
-    mn__matrix (*at)(const mn__tensor *, int64_t) = alike ? mn__tensor_matrix : mn__tensor_row;
-    for (int64_t i = 0, n = alike ? mn__tensor_matrices(out) : rows_of(out); i < n; i++)
-        queue->kernels->convert(queue, at(out, i), at(in, i));
+    int64_t count = mn__tensor_matrices_together((const mn__tensor *const[]){out, in}, 2);
+    for (int64_t n = 0; n < count; n++)
+        queue->kernels->convert(queue, mn__tensor_matrix_of(out, count, n),
+                                mn__tensor_matrix_of(in, count, n));
 }
 
 void mn__tensor_axpby(mn__queue *queue, const mn__tensor *out, float alpha, const mn__tensor *in,
                       float beta)
 {
-    bool alike = fold_alike(out, in);
-    mn__matrix (*at)(const mn__tensor *, int64_t) = alike ? mn__tensor_matrix : mn__tensor_row;
-    for (int64_t i = 0, n = alike ? mn__tensor_matrices(out) : rows_of(out); i < n; i++)
-        queue->kernels->axpby(queue, at(out, i), alpha, at(in, i), beta);
+    int64_t count = mn__tensor_matrices_together((const mn__tensor *const[]){out, in}, 2);
+    for (int64_t n = 0; n < count; n++)
+        queue->kernels->axpby(queue, mn__tensor_matrix_of(out, count, n), alpha,
+                              mn__tensor_matrix_of(in, count, n), beta);
 }
 
 const char *mn__tensor_sizes(const mn__tensor *tensor, char text[64])

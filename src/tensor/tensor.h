@@ -33,8 +33,10 @@ bool mn__tensor_reshape(const mn__tensor *tensor, int rank, const int64_t *size,
  * tensor, and the n-th of them. One for a contiguous tensor. */
 int64_t mn__tensor_matrices(const mn__tensor *tensor);
 mn__matrix mn__tensor_matrix(const mn__tensor *tensor, int64_t n);
-/* The n-th of the tensor's rows (vectors along the last dimension). */
-mn__matrix mn__tensor_row(const mn__tensor *tensor, int64_t n);
+/* The fewest that suit the strides of several tensors of one size, and the
+ * n-th of so many of one of them. */
+int64_t mn__tensor_matrices_together(const mn__tensor *const *tensors, int count);
+mn__matrix mn__tensor_matrix_of(const mn__tensor *tensor, int64_t count, int64_t n);
 /* out = in, of equal sizes, whatever the strides and types;
  * out = alpha * in + beta * out. */
 void mn__tensor_convert(mn__queue *queue, const mn__tensor *out, const mn__tensor *in);
