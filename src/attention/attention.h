@@ -22,10 +22,10 @@
 typedef struct mn__segment {
     int64_t B, T;
     const bool *start;        /* [B]: the row begins a document; NULL: none does */
-    const int64_t *valid;    /* [B]: real tokens of the row, the rest is padding; NULL: T */
-    const int64_t *position; /* [B]: of the row's first token in its document */
+    const int64_t *valid;     /* [B]: real tokens of the row, the rest is padding; NULL: T */
+    const int64_t *position;  /* [B]: of the row's first token in its document */
     const int64_t *positions; /* [B * T]: of every token */
-    mn__var *auxiliary;      /* sum of auxiliary losses so far, F32 [1]; NULL: none */
+    mn__var *auxiliary;       /* sum of auxiliary losses so far, F32 [1]; NULL: none */
 } mn__segment;
 
 /* What a segment leaves to be remembered, by the type's own numbering. */
@@ -45,8 +45,8 @@ typedef struct mn__attention {
     bool pre_norm;      /* the type normalises its input (and what it remembers) */
     mn__norm norm;      /* its norm; else the block normalises the sum */
     float dropout;
-    float deviation;       /* of initial weights */
-    const mn__rope *rope;  /* of types that take rotary positions, or NULL */
+    float deviation;      /* of initial weights */
+    const mn__rope *rope; /* of types that take rotary positions, or NULL */
     /* The model's first layer of the same type, which holds what its layers
      * share; itself for that one. */
     const struct mn__attention *first;
@@ -110,7 +110,8 @@ int64_t mn__segment_valid(const mn__segment *segment, int64_t row);
 /* Entries start <= p < start + count of a slot [B, P, ...] as a constant; a copy
  * while recording, since a commit may come before backward has read it. */
 mn__var *mn__slot_read(mn__tape *tape, const mn__slot *slot, int64_t start, int64_t count);
-/* Appends each row's valid entries of source [B, T, ...] to the end of a right-aligned slot [B, P, ...], whose oldest entries fall off its front. */
+/* Appends each row's valid entries of source [B, T, ...] to the end of a right-aligned slot [B, P,
+ * ...], whose oldest entries fall off its front. */
 void mn__slot_append(mn__tape *tape, mn__slot *slot, const mn__tensor *source,
                      const mn__segment *segment);
 

@@ -50,8 +50,9 @@ static void row_start(mn__states *states, mn__state *state, int64_t row)
         mn__slot *slot = &state->slot[i];
         mn__matrix to = slot_row(slot, row);
         if (slot->initial)
-            queue->kernels->convert(queue, to, (mn__matrix){slot->initial->value.data, MN__F32, 1,
-                                                            to.columns, to.columns});
+            queue->kernels->convert(
+                queue, to,
+                (mn__matrix){slot->initial->value.data, MN__F32, 1, to.columns, to.columns});
         else
             queue->kernels->fill(queue, to, 0.0f);
     }
@@ -161,8 +162,8 @@ mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safete
                                        .data = value->data,
                                        .bytes = mn__tensor_bytes(value)};
             memcpy(list[n].size, value->size, sizeof value->size);
-            list[n].name = mn__arena_printf(arena, "state.%lld.%s", (long long)layer,
-                                            state->slot[i].name);
+            list[n].name =
+                mn__arena_printf(arena, "state.%lld.%s", (long long)layer, state->slot[i].name);
             named = named && list[n].name;
         }
         for (int i = 0; i < state->counters; i++, n++) {
@@ -178,8 +179,7 @@ mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safete
     return MN_OK;
 }
 
-static mn_status load_one(const mn__safetensor *into, const mn__safetensors *file,
-                          mn_error *error)
+static mn_status load_one(const mn__safetensor *into, const mn__safetensors *file, mn_error *error)
 {
     const mn__safetensor *from = mn__safetensors_find(file, into->name);
     if (!from)

@@ -33,8 +33,8 @@ typedef struct mn__states {
     mn__store store;
     mn__dtype compute; /* of keys and values that are kept */
     int64_t rows, layers;
-    mn__state *layer;   /* [layers] */
-    int64_t *position;  /* [rows]: tokens read of the row's document */
+    mn__state *layer;  /* [layers] */
+    int64_t *position; /* [rows]: tokens read of the row's document */
 } mn__states;
 
 mn_status mn__states_open(mn__states *states, mn__device *device, mn__dtype compute, int64_t rows,

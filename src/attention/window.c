@@ -117,10 +117,8 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     int64_t *first, need = cached_entries(tape, segment, state, &first);
     if (!first)
         return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a segment's rows");
-    mn__attention_args args = {.queries = q,
-                               .scale = 1.0f / sqrtf((float)layer->D),
-                               .valid = segment->valid,
-                               .groups = 1};
+    mn__attention_args args = {
+        .queries = q, .scale = 1.0f / sqrtf((float)layer->D), .valid = segment->valid, .groups = 1};
     args.group[0] = (mn__keys){
         .keys = extend(tape, &state->slot[KEYS], need, k),
         .values = extend(tape, &state->slot[VALUES], need, v),

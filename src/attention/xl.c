@@ -88,8 +88,8 @@ static mn_status create_sinusoids(const mn__attention *layer, struct own *own, m
                                   mn_error *error)
 {
     const struct options *options = layer->options;
-    int64_t longest = options->same_length ? options->memory
-                                           : options->memory + segment_length(layer);
+    int64_t longest =
+        options->same_length ? options->memory : options->memory + segment_length(layer);
     own->distances = options->clamp && options->clamp < longest ? options->clamp + 1 : longest;
     own->sinusoids = mn__arena_calloc(&params->nodes, own->distances,
                                       layer->C * (int64_t)sizeof *own->sinusoids);
@@ -156,8 +156,8 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
 }
 
 /* The newest entries that any row sees, and where each row's begin. */
-static int64_t visible_past(const mn__attention *layer, mn__tape *tape,
-                            const mn__segment *segment, const mn__state *state, int64_t **first)
+static int64_t visible_past(const mn__attention *layer, mn__tape *tape, const mn__segment *segment,
+                            const mn__state *state, int64_t **first)
 {
     const struct options *options = layer->options;
     *first = mn__arena_calloc(&tape->nodes, segment->B, sizeof **first);
@@ -208,10 +208,8 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     int64_t limit = need + segment->T - 1;
     if (limit > own->distances - 1)
         limit = own->distances - 1;
-    mn__attention_args args = {.queries = q,
-                               .scale = 1.0f / sqrtf((float)layer->D),
-                               .valid = segment->valid,
-                               .groups = 1};
+    mn__attention_args args = {
+        .queries = q, .scale = 1.0f / sqrtf((float)layer->D), .valid = segment->valid, .groups = 1};
     args.group[0] = (mn__keys){
         .keys = k,
         .values = v,

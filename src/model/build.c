@@ -48,8 +48,8 @@ static mn_status read_options(mn__decoder *decoder, const mn__yaml_node *model, 
 {
     static const char *const also[] = {"layers", NULL};
     mn__decoder_options *options = &decoder->options;
-    mn_status status = mn__options_read(mn__decoder_option_table, model, also, options,
-                                        &decoder->arena, error);
+    mn_status status =
+        mn__options_read(mn__decoder_option_table, model, also, options, &decoder->arena, error);
     if (status != MN_OK)
         return status;
     if (!options->head_width && options->width % options->heads)
@@ -107,15 +107,15 @@ static mn_status mapping_of(const mn__decoder *decoder, const mn__yaml_node *lay
         const mn__yaml_node *numbers = mn__yaml_get(item, "layers");
         if (item->kind != MN__YAML_MAPPING || !numbers || numbers->kind != MN__YAML_SEQUENCE)
             return mn__yaml_fail(item, "for example {layers: [0, 1], type: full}", error,
-                                    "an item of model.layers needs a list `layers`");
+                                 "an item of model.layers needs a list `layers`");
         for (int64_t k = 0; k < numbers->count; k++) {
             char *end = NULL;
             const char *text = numbers->items[k]->text ? numbers->items[k]->text : "";
             long long number = strtoll(text, &end, 10);
             if (!*text || *end || number < 0 || number >= decoder->options.depth)
                 return mn__yaml_fail(numbers->items[k], "count layers from 0", error,
-                                        "`%s` is none of the %lld layers", text,
-                                        (long long)decoder->options.depth);
+                                     "`%s` is none of the %lld layers", text,
+                                     (long long)decoder->options.depth);
             if (number == layer)
                 *mapping = item;
         }
@@ -215,8 +215,8 @@ static mn_status create_feed_forward(mn__decoder *decoder, int64_t i, mn_error *
     layer->feed_forward.dropout = (float)options->hidden_dropout;
     return mn__feed_forward_create(&layer->feed_forward, decoder->params, name, options->width,
                                    options->hidden, activations[options->activation],
-                                   options->gated, options->bias,
-                                   (float)options->initial_deviation, error);
+                                   options->gated, options->bias, (float)options->initial_deviation,
+                                   error);
 }
 
 static mn_status create_head(mn__decoder *decoder, mn_error *error)
@@ -229,8 +229,8 @@ static mn_status create_head(mn__decoder *decoder, mn_error *error)
     decoder->head.weight = decoder->embedding;
     if (!options->head_bias)
         return MN_OK;
-    return mn__create(&decoder->head.bias, decoder->params, "head", "bias", 1,
-                      &decoder->vocabulary, (mn__init){.kind = MN__INIT_ZERO}, error);
+    return mn__create(&decoder->head.bias, decoder->params, "head", "bias", 1, &decoder->vocabulary,
+                      (mn__init){.kind = MN__INIT_ZERO}, error);
 }
 
 static mn_status build(mn__decoder *decoder, const mn__yaml_node *model,

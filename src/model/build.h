@@ -10,7 +10,7 @@ struct mn__layer {
     mn__attention attention; /* with the norm of its sublayer */
     mn__norm norm;           /* the feed-forward's */
     mn__feed_forward feed_forward;
-    mn__pending pending;     /* between forward and commit */
+    mn__pending pending; /* between forward and commit */
 };
 
 struct mn__decoder {
@@ -19,13 +19,13 @@ struct mn__decoder {
     mn__params *params;
     int64_t vocabulary, segment;
     bool pre_norm, has_final_norm;
-    mn__param *embedding;  /* [V, C] */
-    mn__param *positions;  /* [max_positions, C] or NULL */
+    mn__param *embedding; /* [V, C] */
+    mn__param *positions; /* [max_positions, C] or NULL */
     mn__rope rope;
     struct mn__layer *layer; /* [depth] */
     mn__norm final_norm;
-    mn__linear head;         /* weight: the embedding's where tied */
-    mn__pending recomputed;  /* what a block run again in backward would remember */
+    mn__linear head;        /* weight: the embedding's where tied */
+    mn__pending recomputed; /* what a block run again in backward would remember */
 };
 
 #endif

@@ -65,8 +65,8 @@ double mn__decoder_flops_per_token(const mn__decoder *decoder)
     double weights = 0;
     for (int64_t i = 0; i < decoder->params->count; i++) {
         const mn__param *param = decoder->params->items[i];
-        bool looked_up = param == decoder->positions ||
-                         (param == decoder->embedding && !decoder->options.tied);
+        bool looked_up =
+            param == decoder->positions || (param == decoder->embedding && !decoder->options.tied);
         if (!param->buffer && param->decays && !looked_up)
             weights += (double)mn__tensor_elements(&param->value);
     }
@@ -80,8 +80,8 @@ mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states
                                        decoder->options.depth, error);
     for (int64_t i = 0; i < decoder->options.depth && status == MN_OK; i++) {
         const mn__attention *attention = &decoder->layer[i].attention;
-        status = attention->type->create_state(attention, states, &states->layer[i], capacity,
-                                               error);
+        status =
+            attention->type->create_state(attention, states, &states->layer[i], capacity, error);
     }
     if (status != MN_OK)
         mn__states_close(states);
@@ -113,16 +113,15 @@ static mn__var *block(mn__tape *tape, void *user, mn__var *x)
     struct mn__layer *layer = run->layer;
     const mn__attention *attention = &layer->attention;
     mn__tape_mark mark = mn__tape_mark_now(tape);
-    mn__var *y = attention->type->forward(attention, tape, run->segment, x, run->state,
-                                          run->pending);
+    mn__var *y =
+        attention->type->forward(attention, tape, run->segment, x, run->state, run->pending);
     x = add_sublayer(run->decoder, tape, &attention->norm, x, y);
     x = mn__tape_release_except(tape, mark, x);
     if (!x)
         return NULL;
     mark = mn__tape_mark_now(tape);
-    mn__var *h = run->decoder->pre_norm
-                     ? mn__norm_forward(&layer->norm, tape, x, tape->compute)
-                     : mn__op_cast(tape, x, tape->compute);
+    mn__var *h = run->decoder->pre_norm ? mn__norm_forward(&layer->norm, tape, x, tape->compute)
+                                        : mn__op_cast(tape, x, tape->compute);
     y = mn__feed_forward_forward(&layer->feed_forward, tape, h);
     x = add_sublayer(run->decoder, tape, &layer->norm, x, y);
     return mn__tape_release_except(tape, mark, x);
@@ -235,8 +234,7 @@ void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment 
     for (int64_t i = 0; i < decoder->options.depth; i++) {
         struct mn__layer *layer = &decoder->layer[i];
         const mn__attention *attention = &layer->attention;
-        attention->type->commit(attention, tape, segment, &states->layer[i], &layer->pending,
-                                live);
+        attention->type->commit(attention, tape, segment, &states->layer[i], &layer->pending, live);
         memset(&layer->pending, 0, sizeof layer->pending);
     }
     for (int64_t b = 0; b < segment->B; b++)
@@ -250,8 +248,7 @@ static mn__var *rows_of(mn__tape *tape, mn__var *hidden)
     if (!hidden)
         return NULL;
     int64_t C = hidden->value.size[hidden->value.rank - 1];
-    return mn__op_reshape(tape, hidden, 2,
-                          (int64_t[]){mn__tensor_elements(&hidden->value) / C, C});
+    return mn__op_reshape(tape, hidden, 2, (int64_t[]){mn__tensor_elements(&hidden->value) / C, C});
 }
 
 mn__var *mn__decoder_loss(mn__decoder *decoder, mn__tape *tape, mn__var *hidden,

@@ -17,7 +17,7 @@ typedef struct mn__decoder_options {
     bool bias, attention_bias, head_bias, tied;
     bool scale_embedding; /* by sqrt(width), as Transformer-XL */
     double dropout, embedding_dropout, hidden_dropout;
-    int positions;      /* none | learned | rope */
+    int positions; /* none | learned | rope */
     int64_t max_positions;
     double rope_base;
     double initial_deviation;

@@ -7,9 +7,9 @@ mn_status mn__linear_create(mn__linear *linear, mn__params *params, const char *
                             int64_t out, bool bias, float deviation, mn_error *error)
 {
     *linear = (mn__linear){0};
-    mn_status status = mn__create(&linear->weight, params, prefix, "weight", 2,
-                                  (int64_t[]){out, in},
-                                  (mn__init){MN__INIT_NORMAL, 0.0f, deviation}, error);
+    mn_status status =
+        mn__create(&linear->weight, params, prefix, "weight", 2, (int64_t[]){out, in},
+                   (mn__init){MN__INIT_NORMAL, 0.0f, deviation}, error);
     if (status != MN_OK || !bias)
         return status;
     return mn__create(&linear->bias, params, prefix, "bias", 1, &out,

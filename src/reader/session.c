@@ -47,7 +47,7 @@ void mn__session_reset(mn__session *session)
 /* ---- Reading ----------------------------------------------------------------------- */
 
 /* Columns from..from+T of a [rows, all] array, in the step's memory. */
-#define COLUMNS(session, array, all, from, T)                                                      \
+#define COLUMNS(session, array, all, from, T) \
     columns(session, array, (int64_t)sizeof *(array), all, from, T)
 static void *columns(mn__session *session, const void *array, int64_t each, int64_t all,
                      int64_t from, int64_t T)
@@ -103,8 +103,7 @@ static void keep_last_hidden(mn__session *session, const mn__var *hidden,
             continue;
         mn__tensor row = mn__tensor_slice(&hidden->value, 0, b, 1);
         row = mn__tensor_slice(&row, 1, valid - 1, 1);
-        mn__tensor to = mn__tensor_of(session->hidden + b * C, MN__F32, 3,
-                                      (int64_t[]){1, 1, C});
+        mn__tensor to = mn__tensor_of(session->hidden + b * C, MN__F32, 3, (int64_t[]){1, 1, C});
         mn__tensor_convert(&session->tape.device->queue, &to, &row);
     }
 }
@@ -127,8 +126,7 @@ static bool score(mn__session *session, const mn__stretch *stretch, mn__var *hid
     if (!mn__decoder_loss(session->decoder, tape, hidden, targets, weights, 1.0f, 0.0f, losses))
         return false;
     for (int64_t b = 0; b < rows; b++)
-        memcpy(stretch->losses + b * stretch->T + from, losses + b * T,
-               (size_t)T * sizeof *losses);
+        memcpy(stretch->losses + b * stretch->T + from, losses + b * T, (size_t)T * sizeof *losses);
     return true;
 }
 
@@ -145,10 +143,9 @@ static mn_status read_segment(mn__session *session, const mn__stretch *stretch, 
         int64_t left = real_tokens(stretch, b) - from;
         valid[b] = left < 0 ? 0 : left < T ? left : T;
     }
-    mn__segment segment = {.B = rows, .T = T, .valid = valid,
-                           .start = from == 0 ? stretch->start : NULL};
-    mn__var *hidden = mn__decoder_forward(session->decoder, tape, &segment, ids,
-                                          &session->states);
+    mn__segment segment = {
+        .B = rows, .T = T, .valid = valid, .start = from == 0 ? stretch->start : NULL};
+    mn__var *hidden = mn__decoder_forward(session->decoder, tape, &segment, ids, &session->states);
     if (hidden && (!stretch->targets || score(session, stretch, hidden, from, T))) {
         keep_last_hidden(session, hidden, &segment);
         mn__decoder_commit(session->decoder, tape, &segment, &session->states, false);

@@ -38,9 +38,9 @@ void mn__session_close(mn__session *session);
  * scored. losses receives the nats of targets with a weight, 0 for the others. */
 typedef struct mn__stretch {
     int64_t T;
-    const int32_t *ids;     /* [rows, T] */
-    const bool *start;      /* [rows]: begins a document; NULL: none does */
-    const int64_t *valid;   /* [rows]; NULL: T */
+    const int32_t *ids;   /* [rows, T] */
+    const bool *start;    /* [rows]: begins a document; NULL: none does */
+    const int64_t *valid; /* [rows]; NULL: T */
     const int32_t *targets;
     const float *weights;
     float *losses;

@@ -23,11 +23,11 @@ typedef struct mn__tape mn__tape;
 struct mn__var {
     mn__tensor value;
     bool wants_gradient;
-    bool gradient_set; /* all of it has a first contribution */
-    void *gradient;    /* contiguous, the dtype of value; NULL: none yet */
-    mn__param *param;  /* the parameter that this var stands for, or NULL */
-    mn__var *whole;    /* a view's var, which holds this one's gradient */
-    mn__tensor place;  /* a view's gradient in its whole's: data is a byte offset */
+    bool gradient_set;  /* all of it has a first contribution */
+    void *gradient;     /* contiguous, the dtype of value; NULL: none yet */
+    mn__param *param;   /* the parameter that this var stands for, or NULL */
+    mn__var *whole;     /* a view's var, which holds this one's gradient */
+    mn__tensor place;   /* a view's gradient in its whole's: data is a byte offset */
     mn__var *next_part; /* mn__op_split: the disjoint views that cover a var */
     mn__var *parts;
 };
@@ -42,7 +42,7 @@ struct mn__record {
 struct mn__tape {
     mn__device *device;
     mn__params *params;
-    mn__dtype compute;     /* F32 or BF16: the type of products and attention */
+    mn__dtype compute; /* F32 or BF16: the type of products and attention */
     bool recording;
     bool training;         /* dropout is on */
     bool rehearsing;       /* not recording a block that runs again in backward: to the same bits */

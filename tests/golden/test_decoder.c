@@ -62,8 +62,8 @@ static float step(golden *test, mn__states *states, const int32_t *ids, const in
     test->tape.recording = true;
     mn__params_clear_gradients(&test->params);
     mn__var *hidden = forward(test, states, ids);
-    mn__var *loss = mn__decoder_loss(test->decoder, &test->tape, hidden, targets, weights, scale,
-                                     0.0f, losses);
+    mn__var *loss =
+        mn__decoder_loss(test->decoder, &test->tape, hidden, targets, weights, scale, 0.0f, losses);
     assert_non_null(loss);
     assert_int_equal(mn__tape_backward(&test->tape, loss, 1.0f, &error), MN_OK);
     float value = *(const float *)loss->value.data;
@@ -109,9 +109,9 @@ static void check_training(golden *test, mn__states *states)
         ones[i] = 1.0f;
     for (int64_t n = 0; n < STEPS; n++) {
         const mn__param *culprit;
-        losses[n] = step(test, states, golden_ids(test, "training.ids") + n * B * T,
-                         golden_ids(test, "training.targets") + n * B * T, ones, 1.0f / (B * T),
-                         NULL);
+        losses[n] =
+            step(test, states, golden_ids(test, "training.ids") + n * B * T,
+                 golden_ids(test, "training.targets") + n * B * T, ones, 1.0f / (B * T), NULL);
         double norm = mn__gradients_norm(&test->params, &culprit);
         norms[n] = (float)norm;
         mn__optimizer_update(&optimizer, 1e-3, mn__clip_factor(norm, 1.0));

@@ -67,8 +67,7 @@ static void check_memory(golden *test, const mn__states *states, const char *nam
     free(got);
 }
 
-static mn__var *forward(golden *test, mn__states *states, mn__segment *segment,
-                        const int32_t *ids)
+static mn__var *forward(golden *test, mn__states *states, mn__segment *segment, const int32_t *ids)
 {
     mn__var *hidden = mn__decoder_forward(test->decoder, &test->tape, segment, ids, states);
     assert_non_null(hidden);
@@ -116,8 +115,8 @@ static void check_segments(const xl_variant *variant, const char *attention)
         mn__var *hidden = forward(&test, &before, &segment, golden_ids(&test, "ids") + n * B * T);
         mn__var *logits = mn__decoder_logits(test.decoder, &test.tape, hidden, every, B * T);
         assert_non_null(logits);
-        golden_close_to("logits", logits->value.data,
-                        golden_tensor(&test, "logits.%d", (int)n), bound);
+        golden_close_to("logits", logits->value.data, golden_tensor(&test, "logits.%d", (int)n),
+                        bound);
         mn__tape_reset(&test.tape);
         mn__states_close(&before);
         float loss = step(&test, &states, n);
@@ -142,8 +141,8 @@ static void check_training(const xl_variant *variant, const char *attention)
     mn__optimizer_options options;
     open(&test, variant, attention);
     open_states(&test, &states);
-    assert_int_equal(
-        mn__options_default(mn__optimizer_option_table, &options, &test.arena, &error), MN_OK);
+    assert_int_equal(mn__options_default(mn__optimizer_option_table, &options, &test.arena, &error),
+                     MN_OK);
     options.type = MN__OPTIMIZER_ADAM;
     options.beta1 = 0.9;
     options.beta2 = 0.999;

@@ -137,10 +137,10 @@ static const mn__safetensor *must_find(const golden *test, const char *format, v
     return tensor;
 }
 
-#define FOUND(tensor, test, format)                                                                \
-    va_list arguments;                                                                             \
-    va_start(arguments, format);                                                                   \
-    const mn__safetensor *tensor = must_find(test, format, arguments);                             \
+#define FOUND(tensor, test, format)                                    \
+    va_list arguments;                                                 \
+    va_start(arguments, format);                                       \
+    const mn__safetensor *tensor = must_find(test, format, arguments); \
     va_end(arguments)
 
 const mn__safetensor *golden_tensor(const golden *test, const char *format, ...)
