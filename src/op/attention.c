@@ -349,8 +349,7 @@ mn__var *mn__op_attention(mn__tape *tape, const mn__attention_args *given)
     return out;
 }
 
-/* ---- Gathered keys
- * -------------------------------------------------------------------------------- */
+/* ---- Gathered keys ------------------------------------------------------- */
 
 typedef struct gathered_record {
     mn__record record;

@@ -206,8 +206,7 @@ static mn_status begin(mn__trainer *trainer, const mn__train_call *call, bool re
     return status;
 }
 
-/* ---- All together
- * --------------------------------------------------------------------------------- */
+/* ---- All together -------------------------------------------------------- */
 
 static mn_status open_all(mn__trainer *trainer, const mn__train_call *call,
                           const mn__progress *progress, mn_error *error)

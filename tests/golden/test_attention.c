@@ -301,8 +301,7 @@ static void at_every_level(const golden *all, const char *name, const json_t *de
     }
 }
 
-/* ---- Tests
- * --------------------------------------------------------------------------------------- */
+/* ---- Tests --------------------------------------------------------------- */
 
 static void every_case(void **state)
 {

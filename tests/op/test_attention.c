@@ -201,8 +201,7 @@ static void attention_over_two_groups(void **state)
                         .roundings = 8});
 }
 
-/* ---- Transformer-XL
- * -------------------------------------------------------------------------------- */
+/* ---- Transformer-XL ------------------------------------------------------ */
 
 static const shape relative = {2, 5, 2, 2, 4};
 enum { PAST = 3, LIMIT = 5 }; /* the largest distance is 7 */
@@ -263,8 +262,7 @@ static void attention_of_transformer_xl(void **state)
                         .roundings = 8});
 }
 
-/* ---- Vars that share memory
- * ----------------------------------------------------------------------- */
+/* ---- Vars that share memory ---------------------------------------------- */
 
 /* x [B, T + 2, H, D]: the queries are its end, the first group's keys and
  * values both its beginning, the second group's keys all of it. */
@@ -310,8 +308,7 @@ static void attention_of_vars_that_share_memory(void **state)
                         .roundings = 10});
 }
 
-/* ---- Gathered keys
- * ----------------------------------------------------------------------------------- */
+/* ---- Gathered keys ------------------------------------------------------- */
 
 enum { GB = 2, GT = 3, GH = 2, GK = 5, GD = 4 };
 static int64_t gathered_index[GB * GT * GH * GK]; /* one query sees nothing */

@@ -171,8 +171,7 @@ static void rope(void **state)
     }
 }
 
-/* ---- By index
- * ------------------------------------------------------------------------------------ */
+/* ---- By index ------------------------------------------------------------ */
 
 static const int32_t ids[] = {3, 0, -1, 3, 1, 3};
 enum { IDS = 6, TABLE = 5 };
@@ -237,8 +236,7 @@ static void rows_by_index(void **state)
     }
 }
 
-/* ---- The largest of each row
- * ----------------------------------------------------------------------- */
+/* ---- The largest of each row --------------------------------------------- */
 
 static void largest_of_each_row(void **state)
 {

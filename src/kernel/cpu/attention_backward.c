@@ -229,8 +229,7 @@ static void add_queries(thread_work *worker, int64_t j0)
                          packed->padded * PANEL, tile->m, tile->flash->width, KEYS, true});
 }
 
-/* ---- Positions
- * -------------------------------------------------------------------------------------- */
+/* ---- Positions ----------------------------------------------------------- */
 
 static void skew(const query_tile *tile, float *skewed, const float *tile_rows, bool add)
 {
@@ -293,14 +292,13 @@ static void add_biases(thread_work *worker, int64_t j0)
         const float *row = worker->dscores + i * KEYS;
         for (int64_t j = 0; bias && j < KEYS; j++)
             bias[j0 + j] += row[j];
-        float *diagonal = by_distance + MN__KERNEL(entry_of)(tile, j0) + ROWS - 1 - i;
+        int64_t diagonal = MN__KERNEL(entry_of)(tile, j0) + ROWS - 1 - i;
         for (int64_t j = 0; by_distance && j < KEYS; j++)
-            diagonal[j] += row[j];
+            by_distance[diagonal + j] += row[j];
     }
 }
 
-/* ---- A tile of queries
- * ------------------------------------------------------------------------------- */
+/* ---- A tile of queries --------------------------------------------------- */
 
 static const void *row_of(const void *data, mn__dtype dtype, const int64_t stride[3], int64_t b,
                           int64_t t, int64_t h)
@@ -510,8 +508,7 @@ static void run_unit(thread_work *worker, int64_t unit)
         write_keys(call, b, g, worker->set, 1);
 }
 
-/* ---- What heads and rows share
- * --------------------------------------------------------------------- */
+/* ---- What heads and rows share ------------------------------------------- */
 
 static void add_row(float *to, const float *from, float factor, int64_t n)
 {
@@ -607,8 +604,7 @@ static void add_heads(const backward_call *call)
                 add_head(call, b, h, chunk);
 }
 
-/* ---- The kernel
- * -------------------------------------------------------------------------------------- */
+/* ---- The kernel ---------------------------------------------------------- */
 
 /* The fewest chunks that keep nine tenths of the threads busy. */
 static int64_t count_chunks(const mn__flash *flash, int64_t threads)

@@ -264,8 +264,7 @@ static void weigh(thread_work *worker, int64_t b, int64_t h, int i)
     }
 }
 
-/* ---- The kernel
- * ------------------------------------------------------------------------------------ */
+/* ---- The kernel ---------------------------------------------------------- */
 
 static bool wants_mass(const mn__attention_call *call)
 {
