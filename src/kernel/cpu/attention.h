@@ -26,7 +26,7 @@
 enum {
     ROWS = 96,  /* queries of a tile: a multiple of 32 */
     PANEL = 32, /* columns of a panel */
-    KEYS = 64,  /* keys of a tile: a multiple of 32 */
+    KEYS = 128, /* keys of a tile: a multiple of 32 */
     ROW_UNIT = 4
 };
 
@@ -125,6 +125,7 @@ typedef struct query_tile {
     float factor;             /* scores are products * factor (* 1 where it is in the queries) */
     void *content, *position; /* [ROWS][width]: the queries of q . k, and of q . r */
     float *scores;            /* [ROWS][KEYS] */
+    int64_t end;              /* keys from here on are hidden from all of the tile */
     float *skewed;            /* [ROWS][ROWS + KEYS]: q . r by distance */
     int64_t skewed_j0;        /* of the key tile that `skewed` stands for, or -1 */
     int i;                    /* the group of content and position */
@@ -139,6 +140,9 @@ void MN__KERNEL(query_tile_group)(query_tile *tile, int i, int64_t *first, int64
 /* The scores of the keys j0.., for increasing j0: -inf where masked. Returns the
  * factor (> 0) that is still to be applied. */
 float MN__KERNEL(query_tile_scores)(query_tile *tile, int64_t j0);
+/* How many of the keys j0.. are to be multiplied, rounded up to PANEL: the scores
+ * beyond are -inf. */
+int64_t MN__KERNEL(query_tile_keys)(const query_tile *tile, int64_t j0);
 /* The entry of column 0, see distance_rows. */
 int64_t MN__KERNEL(entry_of)(const query_tile *tile, int64_t j0);
 

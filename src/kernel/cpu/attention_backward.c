@@ -178,6 +178,7 @@ static int64_t bg_of(const query_tile *tile)
 static void dscores_of_values(thread_work *worker, int64_t j0)
 {
     query_tile *tile = &worker->tile;
+    int64_t keys = MN__KERNEL(query_tile_keys)(tile, j0);
     const mn__flash *flash = tile->flash;
     const packed_group *packed = &flash->group[tile->i];
     const distance_rows *shaw = &packed->shaw_values;
@@ -194,7 +195,7 @@ static void dscores_of_values(thread_work *worker, int64_t j0)
     multiply(&(operands){worker->dscores, KEYS, worker->dout, flash->width, 1,
                          MN__KERNEL(attention_panels)(flash, packed->value_columns, packed->padded,
                                                       bg_of(tile), j0, true),
-                         flash->width * PANEL, tile->m, KEYS, flash->width, shaw->entries != 0});
+                         flash->width * PANEL, tile->m, keys, flash->width, shaw->entries != 0});
 }
 
 /* scores become P, dscores dS. */
@@ -211,12 +212,12 @@ static void differentiate(thread_work *worker)
     }
 }
 
-/* sums[KEYS, width] += weights^T panels, for weights [ROWS][KEYS]. */
-static void add_keys(const query_tile *tile, float *sums, int64_t width, const float *weights,
-                     const float *panels)
+/* sums[j0.., width] += weights^T panels, for weights [ROWS][KEYS]. */
+static void add_keys(const query_tile *tile, int64_t j0, float *sums, int64_t width,
+                     const float *weights, const float *panels)
 {
-    multiply(&(operands){sums, width, weights, 1, KEYS, panels, ROWS * PANEL, KEYS,
-                         tile->flash->width, tile->m, true});
+    multiply(&(operands){sums + j0 * width, width, weights, 1, KEYS, panels, ROWS * PANEL,
+                         MN__KERNEL(query_tile_keys)(tile, j0), tile->flash->width, tile->m, true});
 }
 
 static void add_queries(thread_work *worker, int64_t j0)
@@ -226,7 +227,8 @@ static void add_queries(thread_work *worker, int64_t j0)
     multiply(&(operands){worker->dcontent, worker->call->width, worker->dscores, KEYS, 1,
                          MN__KERNEL(attention_panels)(tile->flash, packed->key_rows, packed->padded,
                                                       bg_of(tile), j0, false),
-                         packed->padded * PANEL, tile->m, tile->flash->width, KEYS, true});
+                         packed->padded * PANEL, tile->m, tile->flash->width,
+                         MN__KERNEL(query_tile_keys)(tile, j0), true});
 }
 
 /* ---- Positions ----------------------------------------------------------- */
@@ -402,8 +404,8 @@ static void walk_group(thread_work *worker, int i)
         dscores_of_values(worker, j0);
         differentiate(worker);
         if (keys) {
-            add_keys(tile, dvalues + j0 * width, width, tile->scores, worker->dout_panels);
-            add_keys(tile, dkeys + j0 * width, width, worker->dscores, worker->content_panels);
+            add_keys(tile, j0, dvalues, width, tile->scores, worker->dout_panels);
+            add_keys(tile, j0, dkeys, width, worker->dscores, worker->content_panels);
         }
         add_queries(worker, j0);
         if (positions)

@@ -59,49 +59,52 @@ static void move_reference(thread_work *worker, int64_t i, float largest)
     worker->reference[i] = largest;
 }
 
+/* to[0..2 LANES) = p, where products are bf16. */
+static inline void narrow(mn__bf16 *to, const vec p[2])
+{
 #if defined(MN__BF16_TILES)
-static void narrow_row(mn__bf16 *to, const vec *p)
-{
-    for (int j = 0; j < VECTORS; j += 2) {
-        __m512bh both = _mm512_cvtne2ps_pbh(p[j + 1], p[j]);
-        memcpy(to + j * LANES, &both, sizeof both);
-    }
-}
+    __m512bh both = _mm512_cvtne2ps_pbh(p[1], p[0]);
+    memcpy(to, &both, sizeof both);
 #else
-static void narrow_row(mn__bf16 *to, const vec *p)
-{
     (void)to;
     (void)p;
-}
 #endif
+}
+
+static inline __attribute__((always_inline)) void exponentiate_row(thread_work *worker, int64_t i,
+                                                                   float factor, const bool bf16)
+{
+    float *row = worker->tile.scores + i * KEYS;
+    vec largest = vec_load(row);
+    for (int j = 1; j < VECTORS; j++)
+        largest = vec_max(vec_load(row + j * LANES), largest);
+    if (vec_any_above(largest * factor, vec_set(worker->reference[i] + SLACK)))
+        move_reference(worker, i, vec_largest(largest) * factor);
+    float reference = worker->reference[i] == -INFINITY ? 0 : worker->reference[i];
+    vec sum = vec_load(worker->sum + i * LANES);
+    for (int j = 0; j < KEYS; j += 2 * LANES) {
+        vec p[2];
+        p[0] = vec_exp2(vec_load(row + j) * factor - reference);
+        p[1] = vec_exp2(vec_load(row + j + LANES) * factor - reference);
+        sum += p[0] + p[1];
+        if (bf16) {
+            narrow(worker->p + i * KEYS + j, p);
+        } else {
+            vec_store(row + j, p[0]);
+            vec_store(row + j + LANES, p[1]);
+        }
+    }
+    vec_store(worker->sum + i * LANES, sum);
+}
 
 /* scores (times factor) become p; sums grow. */
 static void exponentiate(thread_work *worker, float factor)
 {
-    bool bf16 = worker->tile.flash->bf16;
-    for (int64_t i = 0; i < worker->tile.n; i++) {
-        float *row = worker->tile.scores + i * KEYS;
-        vec p[VECTORS], largest;
-        for (int j = 0; j < VECTORS; j++)
-            p[j] = vec_load(row + j * LANES);
-        largest = p[0];
-        for (int j = 1; j < VECTORS; j++)
-            largest = vec_max(p[j], largest);
-        if (vec_any_above(largest * factor, vec_set(worker->reference[i] + SLACK)))
-            move_reference(worker, i, vec_largest(largest) * factor);
-        float reference = worker->reference[i] == -INFINITY ? 0 : worker->reference[i];
-        vec sum = vec_load(worker->sum + i * LANES);
-        for (int j = 0; j < VECTORS; j++) {
-            p[j] = vec_exp2(p[j] * factor - reference);
-            sum += p[j];
-        }
-        vec_store(worker->sum + i * LANES, sum);
-        if (bf16)
-            narrow_row(worker->p + i * KEYS, p);
+    for (int64_t i = 0; i < worker->tile.n; i++)
+        if (worker->tile.flash->bf16)
+            exponentiate_row(worker, i, factor, true);
         else
-            for (int j = 0; j < VECTORS; j++)
-                vec_store(row + j * LANES, p[j]);
-    }
+            exponentiate_row(worker, i, factor, false);
 }
 
 /* ---- Products with values ----------------------------------------------------------------- */
@@ -122,7 +125,7 @@ static void add_values(thread_work *worker, int64_t j0)
         .b_panel = packed->padded * PANEL,
         .m = tile->m,
         .n = flash->width,
-        .k = KEYS,
+        .k = MN__KERNEL(query_tile_keys)(tile, j0),
         .accumulate = true,
     };
     if (flash->bf16)

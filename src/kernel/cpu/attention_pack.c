@@ -39,6 +39,14 @@ static void widen_row(float *to, int64_t width, const void *from, mn__dtype dtyp
         to[d] = 0;
 }
 
+/* Rows lie far apart: without this each would wait for memory by itself. */
+static void prefetch_rows(const void *rows, int64_t stride, int64_t n, int64_t bytes)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t at = 0; at < bytes; at += 64)
+            __builtin_prefetch((const char *)rows + i * stride + at);
+}
+
 static int64_t smaller(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -49,6 +57,7 @@ void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *fr
 {
     const mn__attention_call *call = flash->call;
     int64_t width = flash->width, bytes = mn__dtype_bytes(call->dtype);
+    prefetch_rows(from, stride * bytes, n, call->D * bytes);
     memset((char *)to + n * width * flash->size, 0, (size_t)((rows - n) * width * flash->size));
     for (int64_t i = 0; i < n; i++)
         for (int64_t d = 0; d < width; d += PANEL) {
@@ -126,11 +135,14 @@ static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t
 {
     const mn__attention_call *call = flash->call;
     int64_t width = flash->width, bg = b * call->G + g, padded = flash->group[i].padded;
+    int64_t bytes = mn__dtype_bytes(call->dtype);
+    const char *rows = (const char *)from->data +
+                       (b * from->stride[0] + j * from->stride[1] + g * from->stride[2]) * bytes;
+    prefetch_rows(rows, from->stride[1] * bytes, smaller(PANEL, call->group[i].count - j),
+                  call->D * bytes);
     for (int64_t n = 0; n < PANEL; n++) {
-        int64_t at = b * from->stride[0] + (j + n) * from->stride[1] + g * from->stride[2];
         if (is_present(&call->group[i], b, j + n))
-            widen_row(x + n * width, width,
-                      (const char *)from->data + at * mn__dtype_bytes(call->dtype), call->dtype,
+            widen_row(x + n * width, width, rows + n * from->stride[1] * bytes, call->dtype,
                       call->D, NULL, 1);
         else
             memset(x + n * width, 0, (size_t)width * sizeof *x);

@@ -119,6 +119,12 @@ void MN__KERNEL(query_tile_group)(query_tile *tile, int i, int64_t *first, int64
     masked_range(group, group->offset + tile->t0, first, &first_end);
     masked_range(group, group->offset + tile->t0 + tile->n - 1, &last_first, end);
     *first = *first / KEYS * KEYS;
+    tile->end = *end;
+}
+
+int64_t MN__KERNEL(query_tile_keys)(const query_tile *tile, int64_t j0)
+{
+    return smaller(KEYS, (tile->end - j0 + PANEL - 1) / PANEL * PANEL);
 }
 
 /* ---- Position terms --------------------------------------------------------------------- */
@@ -256,7 +262,7 @@ float MN__KERNEL(query_tile_scores)(query_tile *tile, int64_t j0)
                                                    tile->b * flash->call->G + tile->g, j0, true),
                  .b_panel = flash->width * PANEL,
                  .m = tile->m,
-                 .n = KEYS,
+                 .n = MN__KERNEL(query_tile_keys)(tile, j0),
                  .k = flash->width,
                  .accumulate = relative,
              });
