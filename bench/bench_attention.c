@@ -64,17 +64,17 @@ static void *numbers(mn__dtype dtype, int64_t n, uint32_t operation)
 
 /* ---- The peak ---------------------------------------------------------------------------- */
 
-typedef struct peak {
+typedef struct peak_product {
     mn__matmul product;
     mn__packed *packed;
-} peak;
+} peak_product;
 
-static peak open_peak(mn__dtype dtype)
+static peak_product open_peak(mn__dtype dtype)
 {
     int64_t n = (int64_t)SIDE * SIDE;
     void *a = numbers(dtype, n, 101), *b = numbers(dtype, n, 102);
     mn__operand right = {b, dtype, SIDE, 1, {0, 0}};
-    peak peak = {.packed = queue.kernels->pack_new(&queue, SIDE, SIDE, dtype)};
+    peak_product peak = {.packed = queue.kernels->pack_new(&queue, SIDE, SIDE, dtype)};
     if (!peak.packed)
         exit(1);
     queue.kernels->pack(&queue, peak.packed, right);
@@ -91,7 +91,7 @@ static peak open_peak(mn__dtype dtype)
 }
 
 /* FLOP/s over about a tenth of a second. */
-static double measure_peak(const peak *peak)
+static double measure_peak(const peak_product *peak)
 {
     double start = now(), products = 0;
     do {
@@ -103,14 +103,14 @@ static double measure_peak(const peak *peak)
 
 /* ---- The calls --------------------------------------------------------------------------- */
 
-typedef struct data {
+typedef struct attention_data {
     mn__attention_call call;
     mn__attention_gradients gradients;
     void *blocks[16];
     int count;
-} data;
+} attention_data;
 
-static void *keep(data *data, void *block)
+static void *keep(attention_data *data, void *block)
 {
     return data->blocks[data->count++] = block;
 }
@@ -122,9 +122,9 @@ static void set_stride(int64_t stride[3], int64_t T, int64_t D)
     stride[2] = D;
 }
 
-static data open_data(what kind, int64_t T, int64_t D)
+static attention_data open_data(what kind, int64_t T, int64_t D)
 {
-    data data = {.count = 0};
+    attention_data data = {.count = 0};
     mn__dtype dtype = kind == FORWARD_BF16 ? MN__BF16 : MN__F32;
     bool xl = kind == XL_FORWARD_F32 || kind == XL_BACKWARD_F32;
     int64_t n = T * HEADS * D;
@@ -174,13 +174,13 @@ static data open_data(what kind, int64_t T, int64_t D)
     return data;
 }
 
-static void close_data(data *data)
+static void close_data(attention_data *data)
 {
     for (int i = 0; i < data->count; i++)
         mn__free(data->blocks[i]);
 }
 
-static void run(const data *data)
+static void run(const attention_data *data)
 {
     if (data->gradients.out)
         queue.kernels->attention_backward(&queue, &data->call, &data->gradients);
@@ -197,9 +197,9 @@ static int compare(const void *a, const void *b)
 }
 
 /* The median share of peak, printed as one row of the table. */
-static double measure(what kind, int64_t T, int64_t D, const peak *peak)
+static double measure(what kind, int64_t T, int64_t D, const peak_product *peak)
 {
-    data data = open_data(kind, T, D);
+    attention_data data = open_data(kind, T, D);
     double shares[REPEATS], speeds[REPEATS];
     double flops = flops_per_pair[kind] * (double)T * (double)T * (double)D * HEADS;
     queue.kernels->attention(&queue, &data.call); /* backward reads what it writes */
@@ -241,7 +241,7 @@ static double status_bytes(const char *field)
 /* Peak resident bytes of a forward and a backward pass beyond what they read and write. */
 static double measure_memory(int64_t T)
 {
-    data data = open_data(BACKWARD_F32, T, 64);
+    attention_data data = open_data(BACKWARD_F32, T, 64);
     const mn__kernels *kernels = queue.kernels;
     mn_error error;
     mn__queue_close(&queue);
@@ -273,7 +273,7 @@ int main(void)
         fprintf(stderr, "bench attention: %s\n", error.message);
         return 1;
     }
-    peak f32 = open_peak(MN__F32), bf16 = open_peak(MN__BF16);
+    peak_product f32 = open_peak(MN__F32), bf16 = open_peak(MN__BF16);
     printf("level %s; peak %.1f GFLOP/s f32, %.1f bf16\n", mn__level_name(level),
            1e-9 * measure_peak(&f32), 1e-9 * measure_peak(&bf16));
     printf("%-16s %4s %6s %9s %9s %7s\n", "causal, 8 heads", "D", "T", "GFLOP/s", "of peak",

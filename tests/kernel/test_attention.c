@@ -254,6 +254,7 @@ typedef struct pair {
     const char *level;
     const fixture *want, *got;
     double tolerance; /* relative to the largest number of an array */
+    bool exact;       /* to the bit */
 } pair;
 
 static void compare(const pair *p, const char *name, const void *want, const void *got,
@@ -261,6 +262,10 @@ static void compare(const pair *p, const char *name, const void *want, const voi
 {
     if (!want)
         return;
+    if (p->exact) {
+        assert_memory_equal(want, got, (size_t)(n * mn__dtype_bytes(dtype)));
+        return;
+    }
     double largest = 1, rounding = dtype == MN__BF16 ? 0x1p-8 : 0x1p-23;
     for (int64_t i = 0; i < n; i++) {
         double x = fabs((double)get(want, dtype, i));
@@ -351,7 +356,7 @@ static void check_case(const attention_case *c, mn__dtype dtype, bool backward)
             continue;
         open_fixture(&got, c, dtype);
         run((mn__level)level, &got, backward);
-        pair p = {mn__level_name((mn__level)level), &want, &got, tolerance(c, dtype)};
+        pair p = {mn__level_name((mn__level)level), &want, &got, tolerance(c, dtype), false};
         compare_outputs(&p);
         if (backward)
             compare_gradients(&p);
@@ -531,12 +536,33 @@ static void test_nan_is_kept(void **state)
     }
 }
 
+/* Two runs agree to the bit, gradients that heads and rows share included. */
+static void test_repeats(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int level = MN__LEVEL_BASELINE; level < MN__LEVELS; level++) {
+            if (!mn__kernel_table((mn__level)level))
+                continue;
+            fixture once, again;
+            open_fixture(&once, &cases[i], MN__F32);
+            open_fixture(&again, &cases[i], MN__F32);
+            run((mn__level)level, &once, true);
+            run((mn__level)level, &again, true);
+            pair p = {mn__level_name((mn__level)level), &once, &again, .exact = true};
+            compare_outputs(&p);
+            compare_gradients(&p);
+            close_fixture(&once);
+            close_fixture(&again);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_outputs),      cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_large_logits), cmocka_unit_test(test_readout),
-        cmocka_unit_test(test_nan_is_kept),
+        cmocka_unit_test(test_outputs), cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_repeats), cmocka_unit_test(test_large_logits),
+        cmocka_unit_test(test_readout), cmocka_unit_test(test_nan_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,9 +8,9 @@
 #include "kernel/cpu/attention_vector.h"
 
 #if defined(__AVX512F__)
-enum { BLOCK = 12, REST = 4 }; /* rows */
+enum { BLOCK = 12, REST = 4 }; /* rows: every multiple of 4 is some of these */
 #else
-enum { BLOCK = 6, REST = 4 };
+enum { BLOCK = 6, REST = 2 };
 #endif
 
 #define UNROLL _Pragma("GCC unroll 16")
