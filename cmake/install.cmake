@@ -8,6 +8,21 @@ install(TARGETS mneme EXPORT mnemeTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LI
         INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 if(TARGET mneme-cli)
   install(TARGETS mneme-cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  # The program writes its own man page and completions.
+  function(mneme_says file destination)
+    set(path ${CMAKE_CURRENT_BINARY_DIR}/says/${file})
+    add_custom_command(OUTPUT ${path} DEPENDS mneme-cli VERBATIM
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/says
+      COMMAND mneme-cli ${ARGN} > ${path})
+    set_property(GLOBAL APPEND PROPERTY MNEME_SAYS ${path})
+    install(FILES ${path} DESTINATION ${CMAKE_INSTALL_DATADIR}/${destination})
+  endfunction()
+  mneme_says(mneme.1 man/man1 man)
+  mneme_says(mneme bash-completion/completions completion bash)
+  mneme_says(_mneme zsh/site-functions completion zsh)
+  mneme_says(mneme.fish fish/vendor_completions.d completion fish)
+  get_property(said GLOBAL PROPERTY MNEME_SAYS)
+  add_custom_target(says ALL DEPENDS ${said})
 endif()
 install(FILES include/mneme.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

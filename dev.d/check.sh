@@ -121,7 +121,7 @@ check_spelling() {
 }
 
 check_scripts() {
-    { echo dev .ci/run; sources '*.sh'; } | xargs shellcheck -x
+    { echo dev .ci/run; sources '*.sh'; } | xargs shellcheck -x -P SCRIPTDIR
 }
 
 CHECKS="format layers lengths spelling scripts headers warnings symbols"

@@ -2,7 +2,9 @@
 # What tests of the program share. Sourced with $1 the source folder and $2 the build's: sets mneme,
 # work (an empty folder) and source.
 set -eu
+# shellcheck disable=SC2034 # for those who source this
 source=$1
+# shellcheck disable=SC2034 # likewise
 mneme=$2/mneme
 work=$2/tests/cli/$(basename "$0" .sh)
 rm -rf "$work"
