@@ -13,5 +13,11 @@
 void MN__KERNEL(fill)(mn__kernels *kernels); /* all of them: table.c */
 void MN__KERNEL(fill_attention)(mn__kernels *kernels);
 void MN__KERNEL(fill_attention_backward)(mn__kernels *kernels);
+void MN__KERNEL(fill_matmul)(mn__kernels *kernels);
+void MN__KERNEL(fill_elementwise)(mn__kernels *kernels);
+void MN__KERNEL(fill_activation)(mn__kernels *kernels);
+void MN__KERNEL(fill_norm)(mn__kernels *kernels);
+void MN__KERNEL(fill_rows)(mn__kernels *kernels);
+void MN__KERNEL(fill_training)(mn__kernels *kernels);
 
 #endif

@@ -1,0 +1,386 @@
+/* Matrix products of any strides, batched, with bias, activation and sum.
+ *
+ * One product: b (or a panel of its columns) is packed by all threads, then the
+ * tiles of c are shared out in blocks: a thread packs a sliver of a, which
+ * stays in L1, and meets it with every sliver of the block of b, which stays in
+ * L2. The sum over k has the same order whatever the threads. Many small
+ * products go to one thread each instead. */
+#include <omp.h>
+
+#include "base/memory.h"
+#include "kernel/cpu/activation.h"
+#include "kernel/cpu/product.h"
+
+enum {
+    PANEL_BYTES = 64 << 20, /* of packed b at a time */
+    BLOCK_BYTES = 1 << 20,  /* of it that stays in L2 */
+    BLOCK_ROWS = 128,
+};
+
+struct mn__packed {
+    int64_t k, n;
+    mn__dtype dtype;
+    _Alignas(64) unsigned char data[]; /* slivers, as packed by the kind */
+};
+
+/* One product, and where a team of threads works on it. */
+typedef struct product {
+    const mn__matmul *call;
+    const mn__product_kind *kind;
+    mn__operand a, b;
+    void *c;
+    int64_t sliver_bytes; /* of b, all of k */
+    char *panel;          /* packed b: `panel_columns` of it */
+    int64_t panel_columns;
+    char *block_a;  /* per thread: packed a of a block */
+    float *partial; /* per thread: a block's sums between passes where c is not F32 */
+    int64_t sliver_a_bytes, block_a_bytes, partial_floats;
+    int64_t block_rows, block_columns, depth;
+} product;
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t cut(int64_t n, int64_t piece)
+{
+    return (n + piece - 1) / piece;
+}
+
+static int64_t round_up(int64_t n, int64_t unit)
+{
+    return cut(n, unit) * unit;
+}
+
+static mn__operand shift(mn__operand operand, int64_t rows, int64_t columns)
+{
+    int64_t offset = rows * operand.row + columns * operand.column;
+    operand.data = (const char *)operand.data + offset * mn__dtype_bytes(operand.dtype);
+    return operand;
+}
+
+/* ---- A tile into c -------------------------------------------------------------------- */
+
+static void add_row(float *restrict sum, const void *row, mn__dtype dtype, int64_t n)
+{
+    const float *f32 = row;
+    const mn__bf16 *bf16 = row;
+    if (dtype == MN__F32)
+        for (int64_t j = 0; j < n; j++)
+            sum[j] += f32[j];
+    else
+        for (int64_t j = 0; j < n; j++)
+            sum[j] += mn__bf16_to_f32(bf16[j]);
+}
+
+static void store_row(void *row, mn__dtype dtype, const float *restrict sum, int64_t n)
+{
+    if (dtype == MN__F32) {
+        float *restrict out = row;
+        for (int64_t j = 0; j < n; j++)
+            out[j] = sum[j];
+    } else {
+        mn__bf16 *restrict out = row;
+        for (int64_t j = 0; j < n; j++)
+            out[j] = mn__f32_to_bf16(sum[j]);
+    }
+}
+
+/* The tile's place in c, its partial sums, and where in k they stand. */
+typedef struct place {
+    int64_t i, j, rows, columns;
+    int64_t panel_first; /* the column at which the packed panel starts */
+    float *partial;
+    int64_t partial_stride;
+    bool add_partial, last;
+} place;
+
+static void finish_tile(const product *job, const place *at, float *acc)
+{
+    const mn__matmul *call = job->call;
+    int64_t bytes = mn__dtype_bytes(call->c_dtype), width = job->kind->columns;
+    for (int64_t r = 0; r < at->rows; r++) {
+        float *sum = acc + r * width, *partial = at->partial + r * at->partial_stride;
+        void *c = (char *)job->c + ((at->i + r) * call->c_row + at->j) * bytes;
+        if (at->add_partial)
+            add_row(sum, partial, MN__F32, at->columns);
+        if (!at->last) {
+            store_row(partial, MN__F32, sum, at->columns);
+            continue;
+        }
+        if (call->bias)
+            add_row(sum, call->bias + at->j, MN__F32, at->columns);
+        if (call->activation != MN__LINEAR)
+            MN__KERNEL(activate_row)(call->activation, sum, at->columns);
+        if (call->accumulate && call->c_dtype != MN__F32)
+            add_row(sum, c, call->c_dtype, at->columns);
+        store_row(c, call->c_dtype, sum, at->columns);
+    }
+}
+
+/* ---- A block of c ------------------------------------------------------------------------ */
+
+/* One sliver of a, at depth `l`, against the block's columns. Where c is F32 it
+ * holds the partial sums itself. */
+static void multiply_sliver(const product *job, place *at, const void *sliver_a, float *partial,
+                            int64_t l, int64_t first, int64_t columns)
+{
+    const mn__product_kind *kind = job->kind;
+    const mn__matmul *call = job->call;
+    int64_t depth = least(job->depth, call->k - l), steps = cut(depth, kind->step);
+    int64_t element = mn__dtype_bytes(kind->dtype);
+    bool in_c = call->c_dtype == MN__F32;
+    _Alignas(64) float acc[MN__TILE_ROWS_MAX * MN__TILE_COLUMNS_MAX];
+    at->last = l + depth >= call->k;
+    at->add_partial = l > 0 || (in_c && call->accumulate);
+    at->partial_stride = in_c ? call->c_row : job->block_columns;
+    for (int64_t j = 0; j < columns; j += kind->columns) {
+        at->j = first + j;
+        at->columns = least(kind->columns, columns - j);
+        at->partial = in_c ? (float *)job->c + at->i * call->c_row + at->j : partial + j;
+        const char *b = job->panel + (at->j - at->panel_first) / kind->columns * job->sliver_bytes;
+        kind->tile(at->rows, steps, sliver_a, b + l * kind->columns * element, acc);
+        finish_tile(job, at, acc);
+    }
+}
+
+/* Lines that lie side by side in memory are read a few k at a time, over the
+ * block's whole width; lines along memory one sliver after the other. */
+static int64_t pack_chunk(int64_t across, int64_t along, int64_t k)
+{
+    enum { CHUNK = 32 };
+    return across == 1 && along != 1 ? CHUNK : k;
+}
+
+static void pack_block_a(const product *job, char *slivers, int64_t i, int64_t rows, int64_t l,
+                         int64_t depth)
+{
+    const mn__product_kind *kind = job->kind;
+    int64_t chunk = pack_chunk(job->a.row, job->a.column, depth);
+    int64_t k_bytes = kind->rows * mn__dtype_bytes(kind->dtype);
+    for (int64_t d = 0; d < depth; d += chunk)
+        for (int64_t r = 0, at = 0; r < rows; r += kind->rows, at += job->sliver_a_bytes)
+            kind->pack_a(slivers + at + d * k_bytes, shift(job->a, i + r, l + d),
+                         least(kind->rows, rows - r), least(chunk, depth - d));
+}
+
+static void multiply_block(const product *job, int thread, int64_t panel_first, int64_t i,
+                           int64_t rows, int64_t j, int64_t columns)
+{
+    char *block_a = job->block_a + thread * job->block_a_bytes;
+    float *partial = job->partial + thread * job->partial_floats;
+    int64_t l = 0;
+    do {
+        pack_block_a(job, block_a, i, rows, l, least(job->depth, job->call->k - l));
+        char *sliver_a = block_a;
+        for (int64_t r = 0; r < rows; r += job->kind->rows, sliver_a += job->sliver_a_bytes) {
+            place at = {
+                .i = i + r, .rows = least(job->kind->rows, rows - r), .panel_first = panel_first};
+            multiply_sliver(job, &at, sliver_a, partial + r * job->block_columns, l, j, columns);
+        }
+        l += job->depth;
+    } while (l < job->call->k);
+}
+
+/* ---- One product by a team ------------------------------------------------------------------ */
+
+/* The share of `count` things that falls to a thread: a contiguous range. */
+static void share(int64_t count, int thread, int team, int64_t *first, int64_t *end)
+{
+    *first = count * thread / team;
+    *end = count * (thread + 1) / team;
+}
+
+static void pack_slivers(const mn__product_kind *kind, mn__operand b, int64_t k, int64_t n,
+                         char *slivers, int64_t sliver_bytes, int thread, int team)
+{
+    int64_t first, end, chunk = pack_chunk(b.column, b.row, k);
+    int64_t k_bytes = kind->columns * mn__dtype_bytes(kind->dtype);
+    share(cut(n, kind->columns), thread, team, &first, &end);
+    for (int64_t l = 0; l < k; l += chunk)
+        for (int64_t s = first; s < end; s++)
+            kind->pack_b(slivers + s * sliver_bytes + l * k_bytes, shift(b, l, s * kind->columns),
+                         least(kind->columns, n - s * kind->columns), least(chunk, k - l));
+}
+
+static void multiply_panel(const product *job, int64_t first, int64_t columns, int thread, int team)
+{
+    int64_t down = cut(job->call->m, job->block_rows), begin, end;
+    share(down * cut(columns, job->block_columns), thread, team, &begin, &end);
+    for (int64_t block = begin; block < end; block++) {
+        int64_t i = block % down * job->block_rows, j = block / down * job->block_columns;
+        multiply_block(job, thread, first, i, least(job->block_rows, job->call->m - i), first + j,
+                       least(job->block_columns, columns - j));
+    }
+}
+
+/* Every thread of the team calls this; a team of one meets no barrier. */
+static void multiply(const product *job, int thread, int team)
+{
+    const mn__matmul *call = job->call;
+    if (job->kind->begin)
+        job->kind->begin();
+    for (int64_t j = 0; j < call->n; j += job->panel_columns) {
+        int64_t columns = least(job->panel_columns, call->n - j);
+        if (!call->packed) {
+            pack_slivers(job->kind, shift(job->b, 0, j), call->k, columns, job->panel,
+                         job->sliver_bytes, thread, team);
+            if (team > 1) {
+#pragma omp barrier
+            }
+        }
+        multiply_panel(job, j, columns, thread, team);
+        if (team > 1) {
+#pragma omp barrier
+        }
+    }
+    if (job->kind->end)
+        job->kind->end();
+}
+
+/* ---- Planning
+ * ------------------------------------------------------------------------------------ */
+
+static int64_t sliver_bytes(const mn__product_kind *kind, int64_t k)
+{
+    int64_t deep = kind->dtype == MN__F32 ? k : round_up(k, 32);
+    return deep * kind->columns * mn__dtype_bytes(kind->dtype);
+}
+
+static void plan_blocks(product *job, int team)
+{
+    const mn__matmul *call = job->call;
+    const mn__product_kind *kind = job->kind;
+    int64_t passes = cut(call->k, kind->depth);
+    job->depth = passes ? round_up(cut(call->k, passes), 32) : kind->depth;
+    int64_t column_bytes = job->depth * mn__dtype_bytes(kind->dtype);
+    int64_t wide = round_up(call->n, kind->columns);
+    int64_t panel = call->packed ? wide : PANEL_BYTES / (job->sliver_bytes + 1) * kind->columns;
+    job->panel_columns = least(wide, panel > kind->columns ? panel : kind->columns);
+    job->block_columns =
+        least(job->panel_columns, round_up(BLOCK_BYTES / column_bytes, kind->columns));
+    job->block_rows = round_up(least(BLOCK_ROWS, call->m), kind->rows);
+    while (cut(call->m, job->block_rows) * cut(job->panel_columns, job->block_columns) < 4 * team)
+        if (job->block_columns > job->block_rows && job->block_columns > 2 * kind->columns)
+            job->block_columns = round_up(job->block_columns / 2, kind->columns);
+        else if (job->block_rows > kind->rows)
+            job->block_rows = round_up(job->block_rows / 2, kind->rows);
+        else if (job->block_columns > kind->columns)
+            job->block_columns = round_up(job->block_columns / 2, kind->columns);
+        else
+            break;
+    enum { SURPLUS = 64 }; /* packing may write a vector past the end */
+    job->sliver_a_bytes = round_up(
+        kind->rows * round_up(job->depth, 32) * mn__dtype_bytes(kind->dtype) + SURPLUS, 64);
+    job->block_a_bytes = job->block_rows / kind->rows * job->sliver_a_bytes;
+    bool sums = call->c_dtype != MN__F32 && passes > 1;
+    job->partial_floats = sums ? job->block_rows * job->block_columns : 0;
+}
+
+static bool take_scratch(mn__queue *queue, product *job, int teams, int team)
+{
+    int64_t panel = job->call->packed ? 0 : job->panel_columns / job->kind->columns;
+    char *panels = mn__queue_scratch(queue, panel * job->sliver_bytes * teams);
+    job->block_a = mn__queue_scratch(queue, job->block_a_bytes * teams * team);
+    job->partial = mn__queue_scratch(queue, job->partial_floats * 4 * teams * team);
+    job->panel = job->call->packed ? (char *)job->call->packed->data : panels;
+    return panels && job->block_a && job->partial;
+}
+
+/* The job of one product of the batch; a lone thread has scratch of its own. */
+static product job_of(const product *plan, int64_t index, int lone)
+{
+    const mn__matmul *call = plan->call;
+    int64_t first = index / call->batch[1], second = index % call->batch[1];
+    int64_t at = first * call->c_outer[0] + second * call->c_outer[1];
+    product job = *plan;
+    job.a = call->a;
+    job.a.data =
+        (const char *)call->a.data +
+        (first * call->a.outer[0] + second * call->a.outer[1]) * mn__dtype_bytes(call->a.dtype);
+    job.b.data =
+        (const char *)call->b.data +
+        (first * call->b.outer[0] + second * call->b.outer[1]) * mn__dtype_bytes(call->b.dtype);
+    job.c = (char *)call->c + at * mn__dtype_bytes(call->c_dtype);
+    if (!call->packed)
+        job.panel += lone * (plan->panel_columns / plan->kind->columns) * plan->sliver_bytes;
+    job.block_a += lone * plan->block_a_bytes;
+    job.partial += lone * plan->partial_floats;
+    return job;
+}
+
+static void matmul(mn__queue *queue, const mn__matmul *call)
+{
+    enum { TINY = 1 << 17 }; /* products that a second thread would not shorten */
+    int64_t batch = call->batch[0] * call->batch[1];
+    if (batch == 0 || call->m == 0 || call->n == 0)
+        return;
+    product plan = {
+        .call = call, .kind = MN__KERNEL(product_kind)(call->a.dtype, call->m), .b = call->b};
+    plan.sliver_bytes = sliver_bytes(plan.kind, call->k);
+    int threads = batch * call->m * call->n * call->k < TINY ? 1 : omp_get_max_threads();
+    bool apart = batch >= threads; /* each thread takes whole products */
+    int teams = apart ? threads : 1, team = apart ? 1 : threads;
+    plan_blocks(&plan, team);
+    mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
+    if (take_scratch(queue, &plan, teams, team)) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
+            int thread = omp_get_thread_num();
+            int64_t first = 0, end = batch;
+            if (apart)
+                share(batch, thread, threads, &first, &end);
+            for (int64_t index = first; index < end; index++) {
+                product job = job_of(&plan, index, apart ? thread : 0);
+                multiply(&job, apart ? 0 : thread, team);
+            }
+        }
+    }
+    mn__arena_release(&queue->scratch, mark);
+}
+
+/* ---- Packed weights
+ * --------------------------------------------------------------------------------- */
+
+static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+{
+    (void)queue;
+    const mn__product_kind *kind = MN__KERNEL(product_kind)(dtype, 1);
+    int64_t bytes = mn__size_product(cut(n, kind->columns), sliver_bytes(kind, k));
+    return bytes < 0 ? -1 : bytes + (int64_t)sizeof(mn__packed);
+}
+
+static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+{
+    mn__packed *packed = mn__malloc(pack_bytes(queue, k, n, dtype));
+    if (packed) {
+        packed->k = k;
+        packed->n = n;
+        packed->dtype = dtype;
+    }
+    return packed;
+}
+
+static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
+{
+    (void)queue;
+    const mn__product_kind *kind = MN__KERNEL(product_kind)(packed->dtype, 1);
+#pragma omp parallel
+    pack_slivers(kind, b, packed->k, packed->n, (char *)packed->data, sliver_bytes(kind, packed->k),
+                 omp_get_thread_num(), omp_get_num_threads());
+}
+
+static void pack_free(mn__packed *packed)
+{
+    mn__free(packed);
+}
+
+void MN__KERNEL(fill_matmul)(mn__kernels *kernels)
+{
+    kernels->matmul = matmul;
+    kernels->pack_bytes = pack_bytes;
+    kernels->pack_new = pack_new;
+    kernels->pack = pack;
+    kernels->pack_free = pack_free;
+}

@@ -1,0 +1,219 @@
+/* Tiles of matrix products: registers full of sums, one step of k at a time. */
+#include "kernel/cpu/pack.h"
+#include "kernel/cpu/product.h"
+#include "kernel/cpu/vector.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+#if MN__LANES == 16
+enum { ROWS = 14, COLUMNS = 2 * MN__LANES };
+#else
+enum { ROWS = 6, COLUMNS = 2 * MN__LANES };
+#endif
+
+/* a: [steps, ROWS], b: [steps, COLUMNS]. `count` is constant where this is inlined. */
+static inline __attribute__((always_inline)) void
+tile_f32_rows(int count, int64_t steps, const float *a, const float *b, float *acc)
+{
+    mn__lanes sum[ROWS][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++)
+        sum[i][0] = sum[i][1] = (mn__lanes){0};
+    for (int64_t l = 0; l < steps; l++) {
+        mn__lanes left = *(const mn__lanes *)b, right = *(const mn__lanes *)(b + MN__LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < count; i++) {
+            mn__lanes x = mn__lanes_of(a[i]);
+            sum[i][0] += x * left;
+            sum[i][1] += x * right;
+        }
+        a += ROWS;
+        b += COLUMNS;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++) {
+        *(mn__lanes *)(acc + i * COLUMNS) = sum[i][0];
+        *(mn__lanes *)(acc + i * COLUMNS + MN__LANES) = sum[i][1];
+    }
+}
+
+static void tile_f32(int64_t used, int64_t steps, const void *a, const void *b, float *acc)
+{
+    if (used == 1)
+        tile_f32_rows(1, steps, a, b, acc);
+    else if (used <= 2)
+        tile_f32_rows(2, steps, a, b, acc);
+    else if (used <= 4)
+        tile_f32_rows(4, steps, a, b, acc);
+    else if (ROWS > 8 && used <= 8)
+        tile_f32_rows(ROWS > 8 ? 8 : ROWS, steps, a, b, acc);
+    else
+        tile_f32_rows(ROWS, steps, a, b, acc);
+}
+
+static const mn__product_kind kind_f32 = {
+    .dtype = MN__F32,
+    .rows = ROWS,
+    .columns = COLUMNS,
+    .step = 1,
+    .depth = 384,
+    .tile = tile_f32,
+    .pack_a = MN__KERNEL(pack_a_f32),
+    .pack_b = MN__KERNEL(pack_b_f32),
+};
+
+#if defined(__AVX512BF16__)
+
+/* The same for pairs of k: a [steps, ROWS] and b [steps, COLUMNS] of pairs. */
+static inline __attribute__((always_inline)) void
+tile_pairs_rows(int count, int64_t steps, const int32_t *a, const int32_t *b, float *acc)
+{
+    __m512 sum[ROWS][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++)
+        sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    for (int64_t l = 0; l < steps; l++) {
+        __m512bh left = (__m512bh)_mm512_loadu_si512(b);
+        __m512bh right = (__m512bh)_mm512_loadu_si512(b + 16);
+#pragma GCC unroll 16
+        for (int i = 0; i < count; i++) {
+            __m512bh x = (__m512bh)_mm512_set1_epi32(a[i]);
+            sum[i][0] = _mm512_dpbf16_ps(sum[i][0], x, left);
+            sum[i][1] = _mm512_dpbf16_ps(sum[i][1], x, right);
+        }
+        a += ROWS;
+        b += COLUMNS;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++) {
+        _mm512_storeu_ps(acc + i * COLUMNS, sum[i][0]);
+        _mm512_storeu_ps(acc + i * COLUMNS + 16, sum[i][1]);
+    }
+}
+
+static void tile_pairs(int64_t used, int64_t steps, const void *a, const void *b, float *acc)
+{
+    if (used == 1)
+        tile_pairs_rows(1, steps, a, b, acc);
+    else if (used <= 2)
+        tile_pairs_rows(2, steps, a, b, acc);
+    else if (used <= 4)
+        tile_pairs_rows(4, steps, a, b, acc);
+    else if (used <= 8)
+        tile_pairs_rows(8, steps, a, b, acc);
+    else
+        tile_pairs_rows(ROWS, steps, a, b, acc);
+}
+
+static const mn__product_kind kind_pairs = {
+    .dtype = MN__BF16,
+    .rows = ROWS,
+    .columns = COLUMNS,
+    .step = 2,
+    .depth = 768,
+    .tile = tile_pairs,
+    .pack_a = MN__KERNEL(pack_a_pairs),
+    .pack_b = MN__KERNEL(pack_b_pairs),
+};
+
+#endif
+
+#if defined(__AMX_BF16__)
+
+enum { AMX_ROWS = 32, AMX_STEP = 32, AMX_TILE = 16 };
+
+/* Constant, because GCC 12 thinks that loading it reads its first 8 bytes only. */
+static const struct tile_config {
+    _Alignas(64) uint8_t palette;
+    uint8_t start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} tile_config = {
+    .palette = 1,
+    .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+    .rows = {AMX_TILE, AMX_TILE, AMX_TILE, AMX_TILE, AMX_TILE, AMX_TILE, AMX_TILE, AMX_TILE},
+};
+
+static void amx_begin(void)
+{
+    _tile_loadconfig(&tile_config);
+}
+
+static void amx_end(void)
+{
+    _tile_release();
+}
+
+/* Tiles 0..3 are the quarters of acc, 4 and 5 the halves of a, 6 and 7 of b.
+ * a: [steps, 32 rows, 32 k], b: [steps, 16 pairs, 32 columns] of pairs. */
+static void tile_amx(int64_t used, int64_t steps, const void *a_sliver, const void *b_sliver,
+                     float *acc)
+{
+    const mn__bf16 *a = a_sliver, *b = b_sliver;
+    enum { A_STRIDE = 64, B_STRIDE = 128, ACC_STRIDE = 128, HALF = AMX_TILE * AMX_STEP };
+    _tile_zero(0);
+    _tile_zero(1);
+    if (used > AMX_TILE) {
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t l = 0; l < steps; l++) {
+            _tile_loadd(6, b, B_STRIDE);
+            _tile_loadd(4, a, A_STRIDE);
+            _tile_loadd(7, b + 32, B_STRIDE);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(5, a + HALF, A_STRIDE);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+            a += AMX_ROWS * AMX_STEP;
+            b += COLUMNS * AMX_STEP;
+        }
+        _tile_stored(2, acc + AMX_TILE * COLUMNS, ACC_STRIDE);
+        _tile_stored(3, acc + AMX_TILE * COLUMNS + AMX_TILE, ACC_STRIDE);
+    } else {
+        for (int64_t l = 0; l < steps; l++) {
+            _tile_loadd(6, b, B_STRIDE);
+            _tile_loadd(4, a, A_STRIDE);
+            _tile_loadd(7, b + 32, B_STRIDE);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            a += AMX_ROWS * AMX_STEP;
+            b += COLUMNS * AMX_STEP;
+        }
+    }
+    _tile_stored(0, acc, ACC_STRIDE);
+    _tile_stored(1, acc + AMX_TILE, ACC_STRIDE);
+}
+
+static const mn__product_kind kind_amx = {
+    .dtype = MN__BF16,
+    .rows = AMX_ROWS,
+    .columns = COLUMNS,
+    .step = AMX_STEP,
+    .depth = 512,
+    .tile = tile_amx,
+    .pack_a = MN__KERNEL(pack_a_amx),
+    .pack_b = MN__KERNEL(pack_b_pairs),
+    .begin = amx_begin,
+    .end = amx_end,
+};
+
+#endif
+
+/* Both bf16 kinds read the same packed b, padded for the deeper step. Below
+ * VDPBF16PS, bf16 is widened while it is packed. */
+const mn__product_kind *MN__KERNEL(product_kind)(mn__dtype dtype, int64_t m)
+{
+    (void)m;
+    if (dtype == MN__F32)
+        return &kind_f32;
+#if defined(__AMX_BF16__)
+    return m > 8 ? &kind_amx : &kind_pairs;
+#elif defined(__AVX512BF16__)
+    return &kind_pairs;
+#else
+    return &kind_f32;
+#endif
+}

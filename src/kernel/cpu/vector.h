@@ -1,0 +1,66 @@
+/* A vector of floats, or of 32-bit words, as wide as the level's registers. */
+#ifndef MN__KERNEL_CPU_VECTOR_H
+#define MN__KERNEL_CPU_VECTOR_H
+
+#include <string.h>
+
+#include "kernel/dtype.h"
+
+#if defined(__AVX512F__)
+#define MN__LANES 16
+#elif defined(__AVX__)
+#define MN__LANES 8
+#else
+#define MN__LANES 4
+#endif
+
+typedef float mn__lanes __attribute__((vector_size(4 * MN__LANES), aligned(4), may_alias));
+typedef uint32_t mn__words __attribute__((vector_size(4 * MN__LANES), aligned(2), may_alias));
+typedef uint16_t mn__halves __attribute__((vector_size(2 * MN__LANES), aligned(2), may_alias));
+
+static inline mn__lanes mn__lanes_of(float x)
+{
+    return x - (mn__lanes){0};
+}
+
+static inline mn__words mn__words_of_halves(const void *halves)
+{
+    return __builtin_convertvector(*(const mn__halves *)halves, mn__words);
+}
+
+/* One stage of a transpose: in every square of 2d x 2d, the quarters away from
+ * the diagonal change places. */
+static inline __attribute__((always_inline)) void mn__words_swap(mn__words v[MN__LANES],
+                                                                 const uint32_t d)
+{
+#if MN__LANES == 16
+    const mn__words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif MN__LANES == 8
+    const mn__words lane = {0, 1, 2, 3, 4, 5, 6, 7};
+#else
+    const mn__words lane = {0, 1, 2, 3};
+#endif
+    const mn__words other = (mn__words)((lane & d) != 0) & (MN__LANES - d);
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < MN__LANES; i++)
+        if (!(i & d)) {
+            mn__words a = v[i], b = v[i + d];
+            v[i] = __builtin_shuffle(a, b, lane + other);
+            v[i + d] = __builtin_shuffle(a, b, lane + d + other);
+        }
+}
+
+/* v[i][j] becomes v[j][i]. */
+static inline __attribute__((always_inline)) void mn__words_transpose(mn__words v[MN__LANES])
+{
+#if MN__LANES > 8
+    mn__words_swap(v, 8);
+#endif
+#if MN__LANES > 4
+    mn__words_swap(v, 4);
+#endif
+    mn__words_swap(v, 2);
+    mn__words_swap(v, 1);
+}
+
+#endif

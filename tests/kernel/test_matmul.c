@@ -1,0 +1,285 @@
+/* Matrix products of every level against the plain one. A sum of k products in
+ * F32, in any order, is off by at most about k 2^-24 times the sum of their
+ * magnitudes (Higham 2002, section 3.1), which the plain kernel computes from
+ * |a| and |b|. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "support/kernel_check.h"
+
+typedef struct shape {
+    int64_t m, n, k;
+} shape;
+
+static const shape shapes[] = {
+    {1, 1, 1},      {1, 65, 127}, {2, 64, 33},    {3, 127, 64},   {7, 31, 1},
+    {8, 63, 128},   {63, 64, 65}, {64, 64, 64},   {65, 63, 31},   {127, 65, 32},
+    {15, 17, 1025}, {33, 129, 0}, {130, 70, 700}, {17, 1100, 60}, {300, 33, 40},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static mn__operand operand_of(mn__matrix matrix, bool transposed)
+{
+    return (mn__operand){.data = matrix.data,
+                         .dtype = matrix.dtype,
+                         .row = transposed ? 1 : matrix.stride,
+                         .column = transposed ? matrix.stride : 1};
+}
+
+static mn__matrix operand_matrix(mn__dtype dtype, int64_t rows, int64_t columns, bool transposed)
+{
+    mn__matrix matrix =
+        transposed ? check_matrix(dtype, columns, rows, 3) : check_matrix(dtype, rows, columns, 5);
+    check_fill(matrix, 1);
+    return matrix;
+}
+
+static void make_positive(mn__matrix matrix)
+{
+    for (int64_t r = 0; r < matrix.rows; r++)
+        for (int64_t c = 0; c < matrix.columns; c++)
+            check_set(matrix, r, c, fabs(check_get(matrix, r, c)));
+}
+
+/* The sum of |a||b| for every element of c. */
+static mn__matrix magnitudes(mn__queue *plain, const mn__matmul *call, mn__matrix a, mn__matrix b)
+{
+    mn__matrix sums = check_matrix(MN__F32, call->m, call->n, 0);
+    mn__matrix left = check_copy(a), right = check_copy(b);
+    make_positive(left);
+    make_positive(right);
+    mn__matmul all = {.batch = {1, 1},
+                      .m = call->m,
+                      .n = call->n,
+                      .k = call->k,
+                      .a = call->a,
+                      .b = call->b,
+                      .c = sums.data,
+                      .c_row = sums.stride};
+    all.a.data = left.data;
+    all.b.data = right.data;
+    plain->kernels->matmul(plain, &all);
+    check_free(left);
+    check_free(right);
+    return sums;
+}
+
+static void compare(mn__queue *queue, const mn__matmul *call, mn__matrix expected, mn__matrix got,
+                    mn__matrix sums)
+{
+    double rounding = got.dtype == MN__BF16 ? CHECK_EPSILON_BF16 : CHECK_EPSILON_F32;
+    for (int64_t r = 0; r < got.rows; r++)
+        for (int64_t c = 0; c < got.columns; c++) {
+            double want = check_get(expected, r, c), have = check_get(got, r, c);
+            double bias = call->bias ? fabs((double)call->bias[c]) : 0;
+            double size = check_get(sums, r, c) + bias + fabs(want);
+            double slope = call->activation == MN__RELU2 ? 2 * size : 1.2;
+            double bound = slope * (double)(call->k + 8) * CHECK_EPSILON_F32 * size;
+            if (!(fabs(want - have) <= bound + rounding * fabs(want)))
+                fail_msg("%s: %lldx%lldx%lld a %s%s b %s [%lld, %lld] is %.9g, not %.9g",
+                         mn__level_name(queue->kernels->level), (long long)call->m,
+                         (long long)call->n, (long long)call->k, mn__dtype_name(call->a.dtype),
+                         call->a.row == 1 ? " transposed" : "",
+                         call->b.row == 1 ? "transposed" : "", (long long)r, (long long)c, have,
+                         want);
+        }
+}
+
+typedef struct variant {
+    mn__dtype dtype, c_dtype;
+    bool a_transposed, b_transposed, packed, bias, accumulate;
+    mn__activation activation;
+} variant;
+
+static void check_product(mn__queue *plain, mn__queue *queue, shape size, variant how)
+{
+    mn__matrix a = operand_matrix(how.dtype, size.m, size.k, how.a_transposed);
+    mn__matrix b = operand_matrix(how.dtype, size.k, size.n, how.b_transposed);
+    mn__matrix bias = check_matrix(MN__F32, 1, size.n, 0);
+    mn__matrix expected = check_matrix(how.c_dtype, size.m, size.n, 7);
+    check_fill(bias, 1);
+    check_fill(expected, 1);
+    mn__matrix got = check_copy(expected);
+    mn__matmul call = {.batch = {1, 1},
+                       .m = size.m,
+                       .n = size.n,
+                       .k = size.k,
+                       .a = operand_of(a, how.a_transposed),
+                       .b = operand_of(b, how.b_transposed),
+                       .c = expected.data,
+                       .c_dtype = how.c_dtype,
+                       .c_row = expected.stride,
+                       .bias = how.bias ? bias.data : NULL,
+                       .activation = how.activation,
+                       .accumulate = how.accumulate};
+    mn__matrix sums = magnitudes(plain, &call, a, b);
+    plain->kernels->matmul(plain, &call);
+    mn__packed *packed = NULL;
+    if (how.packed) {
+        packed = queue->kernels->pack_new(queue, size.k, size.n, how.dtype);
+        assert_non_null(packed);
+        queue->kernels->pack(queue, packed, call.b);
+        call.packed = packed;
+        call.b.data = NULL;
+    }
+    call.c = got.data;
+    queue->kernels->matmul(queue, &call);
+    compare(queue, &call, expected, got, sums);
+    if (packed)
+        queue->kernels->pack_free(packed);
+    check_free(a);
+    check_free(b);
+    check_free(bias);
+    check_free(expected);
+    check_free(got);
+    check_free(sums);
+}
+
+/* Every operand layout at every shape; bias, activation, sum and packing by turns. */
+static void check_shapes(mn__queue *plain, mn__queue *queue)
+{
+    for (int s = 0; s < SHAPES; s++)
+        for (int turn = 0; turn < 16; turn++) {
+            variant how = {.dtype = turn & 1 ? MN__BF16 : MN__F32,
+                           .a_transposed = turn & 2,
+                           .b_transposed = turn & 4,
+                           .packed = turn & 8,
+                           .accumulate = (turn + s) % 3 == 0};
+            how.c_dtype = how.dtype == MN__BF16 && (turn / 2 + s) % 2 ? MN__BF16 : MN__F32;
+            if (!how.accumulate) {
+                how.bias = (turn + s) % 3 == 1;
+                how.activation = (mn__activation)((turn + 3 * s) % (MN__SIGMOID + 1));
+            }
+            check_product(plain, queue, shapes[s], how);
+        }
+}
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    check_levels(check_shapes);
+}
+
+/* Two batch dimensions, with heads side by side in memory as attention has them. */
+static void check_batch(mn__queue *plain, mn__queue *queue)
+{
+    enum { B = 3, H = 5, T = 33, D = 24 };
+    for (int turn = 0; turn < 2; turn++) {
+        mn__dtype dtype = turn ? MN__BF16 : MN__F32;
+        mn__matrix q = check_matrix(dtype, B * T, H * D, 0),
+                   k = check_matrix(dtype, B * T, H * D, 0);
+        check_fill(q, 0.5);
+        check_fill(k, 0.5);
+        mn__matrix expected = check_matrix(MN__F32, B * H * T, T, 0), got = check_copy(expected);
+        mn__matmul call = {.batch = {B, H},
+                           .m = T,
+                           .n = T,
+                           .k = D,
+                           .a = {q.data, dtype, H * D, 1, {T * H * D, D}},
+                           .b = {k.data, dtype, 1, H * D, {T * H * D, D}},
+                           .c = expected.data,
+                           .c_row = T,
+                           .c_outer = {H * T * T, T * T}};
+        plain->kernels->matmul(plain, &call);
+        call.c = got.data;
+        queue->kernels->matmul(queue, &call);
+        check_close("batched product", queue, expected, got,
+                    500.0 * 500 * D * D * CHECK_EPSILON_F32, D * CHECK_EPSILON_F32);
+        check_free(q);
+        check_free(k);
+        check_free(expected);
+        check_free(got);
+    }
+}
+
+static void test_batch(void **state)
+{
+    (void)state;
+    check_levels(check_batch);
+}
+
+/* A NaN and an infinity reach every element that they touch, and no other. */
+static void check_nan(mn__queue *plain, mn__queue *queue)
+{
+    enum { N = 70 };
+    (void)plain;
+    mn__matrix a = check_matrix(MN__F32, N, N, 0), b = check_matrix(MN__F32, N, N, 0);
+    mn__matrix c = check_matrix(MN__F32, N, N, 0);
+    for (int64_t r = 0; r < N; r++)
+        for (int64_t i = 0; i < N; i++) {
+            check_set(a, r, i, r == 3 && i == 64 ? NAN : r == 5 && i == 69 ? INFINITY : 1);
+            check_set(b, r, i, 1);
+        }
+    mn__matmul call = {.batch = {1, 1},
+                       .m = N,
+                       .n = N,
+                       .k = N,
+                       .a = operand_of(a, false),
+                       .b = operand_of(b, false),
+                       .c = c.data,
+                       .c_row = N};
+    queue->kernels->matmul(queue, &call);
+    for (int64_t r = 0; r < N; r++)
+        for (int64_t i = 0; i < N; i++) {
+            double value = check_get(c, r, i);
+            assert_true(r == 3 ? isnan(value) : r == 5 ? isinf(value) : value == N);
+        }
+    check_free(a);
+    check_free(b);
+    check_free(c);
+}
+
+static void test_nan(void **state)
+{
+    (void)state;
+    check_levels(check_nan);
+}
+
+/* The same bits again; no memory taken after the first call; memory that cannot
+ * be had is told. */
+static void check_memory(mn__queue *plain, mn__queue *queue)
+{
+    enum { N = 200 };
+    (void)plain;
+    mn__matrix a = check_matrix(MN__F32, N, N, 0), first = check_matrix(MN__F32, N, N, 0);
+    check_fill(a, 1);
+    mn__matrix second = check_copy(first);
+    mn__matmul call = {.batch = {1, 1},
+                       .m = N,
+                       .n = N,
+                       .k = N,
+                       .a = operand_of(a, false),
+                       .b = operand_of(a, true),
+                       .c = first.data,
+                       .c_row = N};
+    mn__memory_fail_nth(1);
+    queue->kernels->matmul(queue, &call);
+    mn__memory_fail_nth(0);
+    mn_error error;
+    assert_int_equal(mn__queue_check(queue, &error), MN_ERROR_MEMORY);
+    assert_int_equal(mn__queue_check(queue, &error), MN_OK);
+    queue->kernels->matmul(queue, &call);
+    int64_t before = mn__memory_now().allocations;
+    call.c = second.data;
+    queue->kernels->matmul(queue, &call);
+    assert_int_equal(mn__memory_now().allocations, before);
+    assert_memory_equal(first.data, second.data, N * N * sizeof(float));
+    check_free(a);
+    check_free(first);
+    check_free(second);
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    check_levels(check_memory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_batch),
+                                       cmocka_unit_test(test_nan), cmocka_unit_test(test_memory)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
