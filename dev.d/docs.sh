@@ -1,6 +1,7 @@
 #!/bin/sh
 # docs.sh: writes what the program says about itself into build/docs: the man page, and every verb
 # with its options as Markdown.
+# shellcheck disable=SC2016 # the backquotes are Markdown
 set -eu
 mneme=build/release/mneme
 out=build/docs
