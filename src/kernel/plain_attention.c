@@ -321,7 +321,8 @@ static void score_backward(const mn__attention_call *call, const mn__attention_g
     const mn__key_group *group = &call->group[i];
     const struct mn__group_gradients *to = &gradients->group[i];
     add_float(to->bias, (at.b * call->G + at.g) * group->count + j, dscore);
-    add_float(gradients->scales, at.h, dscore * unscaled_score(call, group, at, j));
+    if (gradients->scales)
+        add_float(gradients->scales, at.h, dscore * unscaled_score(call, group, at, j));
     double dy = dscore * head_scale(call->scales, at.h), dx = dy * (double)call->scale;
     if (group->position == MN__POSITION_T5)
         add_float(to->table, t5_at(call, group, at, j), dy);

@@ -204,7 +204,7 @@ static void differentiate(thread_work *worker)
     for (int64_t i = 0; i < worker->tile.m; i++) {
         float *p_row = worker->tile.scores + i * KEYS, *d_row = worker->dscores + i * KEYS;
         for (int j = 0; j < VECTORS; j++) {
-            vec p = vec_exp2(vec_load(p_row + j * LANES) - worker->lse[i]);
+            vec p = vec_exp2(vec_load(p_row + j * LANES) - worker->lse[i], false);
             vec d = p * (vec_load(d_row + j * LANES) - worker->mean[i]);
             vec_store(p_row + j * LANES, p);
             vec_store(d_row + j * LANES, d);

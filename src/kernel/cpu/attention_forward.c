@@ -84,8 +84,8 @@ static inline __attribute__((always_inline)) void exponentiate_row(thread_work *
     vec sum = vec_load(worker->sum + i * LANES);
     for (int j = 0; j < KEYS; j += 2 * LANES) {
         vec p[2];
-        p[0] = vec_exp2(vec_load(row + j) * factor - reference);
-        p[1] = vec_exp2(vec_load(row + j + LANES) * factor - reference);
+        p[0] = vec_exp2(vec_load(row + j) * factor - reference, bf16);
+        p[1] = vec_exp2(vec_load(row + j + LANES) * factor - reference, bf16);
         sum += p[0] + p[1];
         if (bf16) {
             narrow(worker->p + i * KEYS + j, p);

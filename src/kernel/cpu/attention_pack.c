@@ -16,7 +16,7 @@ static int64_t clip(int64_t x, int64_t low, int64_t high)
     return x < low ? low : x > high ? high : x;
 }
 
-/* ---- Rows as floats --------------------------------------------------------------- */
+/* ---- Rows --------------------------------------------------------------- */
 
 /* to[d] = (from[d] + add[d]) * factor for d < n, zero up to width. */
 static void widen_row(float *to, int64_t width, const void *from, mn__dtype dtype, int64_t n,
@@ -52,57 +52,79 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* The same in the packed form's type. */
+static void put_row(const mn__flash *flash, void *to, int64_t width, const void *from,
+                    mn__dtype dtype, int64_t n, const float *add, float factor)
+{
+    if (!flash->bf16) {
+        widen_row(to, width, from, dtype, n, add, factor);
+    } else if (dtype == MN__BF16 && !add && factor == 1) {
+        memcpy(to, from, (size_t)n * sizeof(mn__bf16));
+        memset((mn__bf16 *)to + n, 0, (size_t)(width - n) * sizeof(mn__bf16));
+    } else {
+        float part[PANEL];
+        for (int64_t d = 0; d < width; d += PANEL) {
+            int64_t there = d < n ? smaller(n - d, PANEL) : 0;
+            const char *at = (const char *)from + d * mn__dtype_bytes(dtype);
+            widen_row(part, PANEL, at, dtype, there, add ? add + d : NULL, factor);
+            for (int64_t c = 0; c < PANEL; c++)
+                ((mn__bf16 *)to)[d + c] = mn__f32_to_bf16(part[c]);
+        }
+    }
+}
+
 void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *from, int64_t stride,
                                 int64_t n, int64_t rows, const float *add, float factor)
 {
     const mn__attention_call *call = flash->call;
-    int64_t width = flash->width, bytes = mn__dtype_bytes(call->dtype);
+    int64_t row = flash->width * flash->size, bytes = mn__dtype_bytes(call->dtype);
     prefetch_rows(from, stride * bytes, n, call->D * bytes);
-    memset((char *)to + n * width * flash->size, 0, (size_t)((rows - n) * width * flash->size));
     for (int64_t i = 0; i < n; i++)
-        for (int64_t d = 0; d < width; d += PANEL) {
-            float part[PANEL];
-            int64_t there = d < call->D ? smaller(call->D - d, PANEL) : 0;
-            widen_row(part, PANEL, (const char *)from + (i * stride + d) * bytes, call->dtype,
-                      there, add ? add + d : NULL, factor);
-            int64_t at = i * width + d, wanted = smaller(width - d, PANEL);
-            for (int64_t c = 0; c < wanted; c++)
-                if (flash->bf16)
-                    ((mn__bf16 *)to)[at + c] = mn__f32_to_bf16(part[c]);
-                else
-                    ((float *)to)[at + c] = part[c];
-        }
+        put_row(flash, (char *)to + i * row, flash->width, (const char *)from + i * stride * bytes,
+                call->dtype, call->D, add, factor);
+    memset((char *)to + n * row, 0, (size_t)((rows - n) * row));
 }
 
 /* ---- Panels ------------------------------------------------------------------------- */
 
-/* PANEL rows x[n][width] become the columns of one panel: [width][32]. */
-static void put_columns(bool bf16, void *panel, const float *x, int64_t width)
+/* 32 bits of a packed row: a float, or a pair of bf16. */
+typedef uint32_t word __attribute__((may_alias));
+
+/* PANEL rows of words become the columns of one panel: [words][32]. */
+static void put_columns(const mn__flash *flash, word *panel, const word *x)
 {
-    float *f32 = panel;
-    mn__bf16 *pairs = panel;
-    for (int64_t n = 0; n < PANEL; n++, x += width)
-        if (bf16)
-            for (int64_t d = 0; d < width; d++)
-                pairs[d / 2 * (2 * PANEL) + 2 * n + d % 2] = mn__f32_to_bf16(x[d]);
-        else
-            for (int64_t d = 0; d < width; d++)
-                f32[d * PANEL + n] = x[d];
+    int64_t words = flash->width * flash->size / (int64_t)sizeof *x;
+    for (int64_t d = 0; d < words; d++)
+        for (int64_t n = 0; n < PANEL; n++)
+            panel[d * PANEL + n] = x[n * words + d];
 }
 
-/* PANEL rows x[k][width] become rows k of the panels: [width / 32][panel apart][32]. */
-static void put_rows(bool bf16, void *panels, const float *x, int64_t width, int64_t apart)
+static void put_rows_f32(float *panels, const float *x, int64_t width, int64_t apart)
 {
-    float *f32 = panels;
-    mn__bf16 *pairs = panels;
-    for (int64_t k = 0; k < PANEL; k++, x += width)
-        if (bf16)
-            for (int64_t d = 0; d < width; d++)
-                pairs[d / PANEL * apart + k / 2 * (2 * PANEL) + d % PANEL * 2 + k % 2] =
-                    mn__f32_to_bf16(x[d]);
-        else
-            for (int64_t d = 0; d < width; d++)
-                f32[d / PANEL * apart + k * PANEL + d % PANEL] = x[d];
+    for (int64_t d = 0; d < width; d += PANEL, panels += apart)
+        for (int64_t k = 0; k < PANEL; k++)
+            memcpy(panels + k * PANEL, x + k * width + d,
+                   (size_t)smaller(PANEL, width - d) * sizeof *x);
+}
+
+static void put_rows_bf16(word *panels, const mn__bf16 *x, int64_t width, int64_t apart)
+{
+    for (int64_t d = 0; d < width; d += PANEL, panels += apart / 2)
+        for (int64_t k = 0; k < PANEL; k += 2) {
+            const mn__bf16 *even = x + k * width + d, *odd = even + width;
+            word *pairs = panels + k / 2 * PANEL;
+            for (int64_t c = 0; c < PANEL; c++)
+                pairs[c] = (uint32_t)even[c] | (uint32_t)odd[c] << 16;
+        }
+}
+
+/* PANEL rows become rows of the panels: [width / 32][apart elements][32]. */
+static void put_rows(const mn__flash *flash, void *panels, const void *x, int64_t apart)
+{
+    if (flash->bf16)
+        put_rows_bf16(panels, x, flash->width, apart);
+    else
+        put_rows_f32(panels, x, flash->width, apart);
 }
 
 void *MN__KERNEL(attention_panels)(const mn__flash *flash, void *packed, int64_t padded, int64_t bg,
@@ -131,10 +153,11 @@ static bool is_present(const mn__key_group *group, int64_t b, int64_t j)
 
 /* The PANEL keys (or values) j.. of row b, head g. */
 static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t b, int64_t g,
-                      int64_t j, float *x)
+                      int64_t j, char *x)
 {
     const mn__attention_call *call = flash->call;
-    int64_t width = flash->width, bg = b * call->G + g, padded = flash->group[i].padded;
+    int64_t row = flash->width * flash->size, bg = b * call->G + g;
+    int64_t padded = flash->group[i].padded;
     int64_t bytes = mn__dtype_bytes(call->dtype);
     const char *rows = (const char *)from->data +
                        (b * from->stride[0] + j * from->stride[1] + g * from->stride[2]) * bytes;
@@ -142,21 +165,20 @@ static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t
                   call->D * bytes);
     for (int64_t n = 0; n < PANEL; n++) {
         if (is_present(&call->group[i], b, j + n))
-            widen_row(x + n * width, width, rows + n * from->stride[1] * bytes, call->dtype,
-                      call->D, NULL, 1);
+            put_row(flash, x + n * row, flash->width, rows + n * from->stride[1] * bytes,
+                    call->dtype, call->D, NULL, 1);
         else
-            memset(x + n * width, 0, (size_t)width * sizeof *x);
+            memset(x + n * row, 0, (size_t)row);
     }
     if (from->columns)
-        put_columns(flash->bf16,
-                    MN__KERNEL(attention_panels)(flash, from->columns, padded, bg, j, true), x,
-                    width);
+        put_columns(flash, MN__KERNEL(attention_panels)(flash, from->columns, padded, bg, j, true),
+                    (const word *)x);
     if (from->rows)
-        put_rows(flash->bf16, MN__KERNEL(attention_panels)(flash, from->rows, padded, bg, j, false),
-                 x, width, padded * PANEL);
+        put_rows(flash, MN__KERNEL(attention_panels)(flash, from->rows, padded, bg, j, false), x,
+                 padded * PANEL);
 }
 
-static void pack_group(const mn__flash *flash, int i, float *scratch)
+static void pack_group(const mn__flash *flash, int i, char *scratch)
 {
     const mn__attention_call *call = flash->call;
     const mn__key_group *group = &call->group[i];
@@ -168,7 +190,7 @@ static void pack_group(const mn__flash *flash, int i, float *scratch)
 #pragma omp parallel for schedule(static)
     for (int64_t item = 0; item < call->B * call->G * blocks; item++) {
         int64_t bg = item / blocks, j = item % blocks * PANEL;
-        float *x = scratch + omp_get_thread_num() * PANEL * flash->width;
+        char *x = scratch + omp_get_thread_num() * PANEL * flash->width * flash->size;
         pack_keys(flash, i, &keys, bg / call->G, bg % call->G, j, x);
         pack_keys(flash, i, &values, bg / call->G, bg % call->G, j, x);
     }
@@ -181,30 +203,37 @@ static int64_t distance_of(const mn__flash *flash, const mn__key_group *group, i
     return group->offset + flash->tiles * ROWS - 1 - entry;
 }
 
-static void pack_distances(const mn__flash *flash, const mn__key_group *group,
-                           const distance_rows *to, float *scratch)
+static const char *distance_row(const mn__flash *flash, const mn__key_group *group,
+                                const distance_rows *rows, int64_t h, int64_t entry)
 {
-    int64_t D = flash->call->D, width = flash->width, blocks = to->entries / PANEL;
-    int64_t bytes = mn__dtype_bytes(to->dtype);
+    int64_t row = clip(distance_of(flash, group, entry), rows->low, rows->high) - rows->low;
+    return (const char *)rows->source +
+           (row * rows->heads + h) * flash->call->D * mn__dtype_bytes(rows->dtype);
+}
+
+static void pack_distances(const mn__flash *flash, const mn__key_group *group,
+                           const distance_rows *to, char *scratch)
+{
+    int64_t D = flash->call->D, row = flash->width * flash->size, blocks = to->entries / PANEL;
 #pragma omp parallel for schedule(static)
     for (int64_t item = 0; item < to->heads * blocks; item++) {
         int64_t h = item / blocks, entry = item % blocks * PANEL;
-        float *x = scratch + omp_get_thread_num() * PANEL * width;
-        for (int64_t n = 0; n < PANEL; n++) {
-            int64_t row = clip(distance_of(flash, group, entry + n), to->low, to->high);
-            int64_t at = ((row - to->low) * to->heads + h) * D;
-            widen_row(x + n * width, width, (const char *)to->source + at * bytes, to->dtype, D,
-                      NULL, 1);
-        }
+        char *x = scratch + omp_get_thread_num() * PANEL * row;
+        for (int64_t n = 0; n < PANEL; n++)
+            prefetch_rows(distance_row(flash, group, to, h, entry + n), 0, 1,
+                          D * mn__dtype_bytes(to->dtype));
+        for (int64_t n = 0; n < PANEL; n++)
+            put_row(flash, x + n * row, flash->width, distance_row(flash, group, to, h, entry + n),
+                    to->dtype, D, NULL, 1);
         if (to->columns)
             put_columns(
-                flash->bf16,
-                MN__KERNEL(attention_panels)(flash, to->columns, to->entries, h, entry, true), x,
-                width);
+                flash,
+                MN__KERNEL(attention_panels)(flash, to->columns, to->entries, h, entry, true),
+                (const word *)x);
         if (to->rows)
-            put_rows(flash->bf16,
+            put_rows(flash,
                      MN__KERNEL(attention_panels)(flash, to->rows, to->entries, h, entry, false), x,
-                     width, to->entries * PANEL);
+                     to->entries * PANEL);
     }
 }
 
@@ -298,8 +327,8 @@ bool MN__KERNEL(attention_open)(mn__flash *flash, mn__queue *queue, const mn__at
         if (!open_group(flash, queue, i, backward))
             return false;
     mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
-    float *scratch = mn__queue_scratch(queue, omp_get_max_threads() * PANEL * flash->width *
-                                                  (int64_t)sizeof *scratch);
+    char *scratch =
+        mn__queue_scratch(queue, omp_get_max_threads() * PANEL * flash->width * flash->size);
     if (!scratch)
         return false;
     for (int i = 0; i < call->groups; i++) {

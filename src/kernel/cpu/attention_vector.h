@@ -94,30 +94,48 @@ static inline float vec_largest(vec x)
     return largest;
 }
 
-/* 2^x for x < 127, 0 below -126 (AVX-512: denormals, then 0), NaN for NaN;
- * relative error 1.5e-7. 2^x = 2^n 2^f with a minimax polynomial of degree 5
- * for 2^f (relative error 7.5e-8, Remez). */
-static inline vec vec_exp2(vec x)
+/* 2^f for f in [0, 1) (AVX-512), else in [-1/2, 1/2]: minimax polynomials (Remez) of
+ * degree 5, relative error 7.5e-8, and, `coarse`, 3: 7.5e-5, a thirtieth of bf16's
+ * rounding. */
+static inline vec vec_exp2_fraction(vec f, const bool coarse)
 {
 #if defined(__AVX512F__)
-    /* n = floor(x), f in [0, 1): vreduceps gives f, vscalefps multiplies by 2^floor(x). */
-    vec f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    if (coarse) {
+        vec y = f * 7.802452264e-02f + 2.260671554e-01f;
+        y = y * f + 6.958335405e-01f;
+        return y * f + 9.999252186e-01f;
+    }
     vec y = f * 1.877576676e-03f + 8.989340089e-03f;
     y = y * f + 5.582631806e-02f;
     y = y * f + 2.401536170e-01f;
     y = y * f + 6.931530732e-01f;
-    y = y * f + 9.999999251e-01f;
-    return _mm512_scalef_ps(y, x);
+    return y * f + 9.999999251e-01f;
 #else
-    /* Adding 1.5 * 2^23 rounds to an integer, in the low bits; + 127 makes it an exponent. */
-    const float magic = 12582912.0f + 127.0f;
-    vec shifted = x + magic;
-    vec f = x - (shifted - magic);
+    if (coarse) {
+        vec y = f * 5.517166906e-02f + 2.426111222e-01f;
+        y = y * f + 6.932609855e-01f;
+        return y * f + 9.999280735e-01f;
+    }
     vec y = f * 1.327647200e-03f + 9.675541334e-03f;
     y = y * f + 5.550713273e-02f;
     y = y * f + 2.402211972e-01f;
     y = y * f + 6.931469671e-01f;
-    y = y * f + 1.000000072e+00f;
+    return y * f + 1.000000072e+00f;
+#endif
+}
+
+/* 2^x for x < 127, 0 below -126 (AVX-512: denormals, then 0), NaN for NaN. */
+static inline vec vec_exp2(vec x, const bool coarse)
+{
+#if defined(__AVX512F__)
+    /* vreduceps gives f = x - floor(x), vscalefps multiplies by 2^floor(x). */
+    vec f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    return _mm512_scalef_ps(vec_exp2_fraction(f, coarse), x);
+#else
+    /* Adding 1.5 * 2^23 rounds to an integer, in the low bits; + 127 makes it an exponent. */
+    const float magic = 12582912.0f + 127.0f;
+    vec shifted = x + magic;
+    vec y = vec_exp2_fraction(x - (shifted - magic), coarse);
     y *= (vec)((ivec)shifted << 23);
     return vec_select(x < vec_set(-126.0f), vec_set(0.0f), y);
 #endif
