@@ -88,8 +88,8 @@ static int32_t token(int64_t which, int64_t t)
 }
 
 /* Reads tokens from..to of one text in pieces; losses[t] is that of token t + 1. */
-static void read_text(mn__session *session, int64_t which, int64_t from, int64_t to,
-                      int64_t piece, float *losses)
+static void read_text(mn__session *session, int64_t which, int64_t from, int64_t to, int64_t piece,
+                      float *losses)
 {
     mn_error error;
     int32_t ids[TOKENS], targets[TOKENS];
@@ -101,8 +101,11 @@ static void read_text(mn__session *session, int64_t which, int64_t from, int64_t
     }
     for (int64_t t = from, T; t < to; t += T) {
         T = to - t < piece ? to - t : piece;
-        mn__stretch stretch = {.T = T, .ids = ids + t, .targets = targets + t,
-                               .weights = weights, .losses = losses + t};
+        mn__stretch stretch = {.T = T,
+                               .ids = ids + t,
+                               .targets = targets + t,
+                               .weights = weights,
+                               .losses = losses + t};
         succeed(mn__session_read(session, &stretch, &error), &error);
     }
 }
@@ -203,8 +206,12 @@ static void check_reset(fixture *f)
             targets[i] = token(20 + i / AFTER, i % AFTER + 1);
         }
         const bool start[ROWS] = {false, true, false};
-        mn__stretch after = {.T = AFTER, .ids = ids, .start = start, .targets = targets,
-                             .weights = weights, .losses = which ? with : without};
+        mn__stretch after = {.T = AFTER,
+                             .ids = ids,
+                             .start = start,
+                             .targets = targets,
+                             .weights = weights,
+                             .losses = which ? with : without};
         succeed(mn__session_read(&session, &after, &error), &error);
         assert_int_equal(session.states.position[1], AFTER);
         assert_int_equal(session.states.position[2], BEFORE + AFTER);
@@ -257,8 +264,12 @@ static void check_padding(fixture *f)
         targets[i] = token(4, i % T + 1);
         weights[i] = 1.0f;
     }
-    mn__stretch on = {.T = T, .ids = ids, .valid = next, .targets = targets,
-                      .weights = weights, .losses = losses};
+    mn__stretch on = {.T = T,
+                      .ids = ids,
+                      .valid = next,
+                      .targets = targets,
+                      .weights = weights,
+                      .losses = losses};
     succeed(mn__session_read(&padded, &on, &error), &error);
     read_text(&exact, 4, 0, T, T, b);
     assert_true(largest_difference(losses, b, T) <= 2e-4);
@@ -329,8 +340,8 @@ static void check_gradients(fixture *f)
         }
         mn__segment segment = {.B = 1, .T = SEGMENT};
         mn__var *hidden = mn__decoder_forward(f->decoder, &tape, &segment, ids, &states);
-        mn__var *loss = mn__decoder_loss(f->decoder, &tape, hidden, targets, weights, 1.0f, 0.0f,
-                                         NULL);
+        mn__var *loss =
+            mn__decoder_loss(f->decoder, &tape, hidden, targets, weights, 1.0f, 0.0f, NULL);
         assert_non_null(loss);
         succeed(mn__tape_backward(&tape, loss, 1.0f, &error), &error);
         mn__decoder_commit(f->decoder, &tape, &segment, &states, false);
@@ -394,8 +405,11 @@ static void test_causality(void **state)
                 weights[t] = 1.0f;
             }
             mn__session_reset(&session);
-            mn__stretch stretch = {.T = 3 * SEGMENT, .ids = ids, .targets = targets,
-                                   .weights = weights, .losses = changed};
+            mn__stretch stretch = {.T = 3 * SEGMENT,
+                                   .ids = ids,
+                                   .targets = targets,
+                                   .weights = weights,
+                                   .losses = changed};
             succeed(mn__session_read(&session, &stretch, &error), &error);
             assert_memory_equal(base, changed, (size_t)at * sizeof *base);
             assert_true(base[at] != changed[at]);
