@@ -105,6 +105,22 @@ void mn__table_put(mn__string *out, const mn__column *columns, const json_t *row
     json_array_foreach((json_t *)rows, i, row) put_row(out, columns, rows, row);
 }
 
+void mn__table_csv(mn__string *out, const json_t *value)
+{
+    if (json_is_integer(value))
+        mn__string_printf(out, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        mn__string_printf(out, "%.12g", json_real_value(value));
+    const char *text = json_string_value(value);
+    bool quote = text && strpbrk(text, ",\"\r\n");
+    mn__string_puts(out, quote ? "\"" : "");
+    for (; text && *text; text++) {
+        mn__string_puts(out, *text == '"' ? "\"" : "");
+        mn__string_add(out, text, 1);
+    }
+    mn__string_puts(out, quote ? "\"" : "");
+}
+
 mn_status mn__table_json(json_t *value, mn_error *error)
 {
     if (!value)

@@ -15,6 +15,8 @@ typedef struct mn__column {
 void mn__table_put(mn__string *out, const mn__column *columns, const json_t *rows);
 /* "1,234,567". */
 void mn__table_integer(mn__string *out, int64_t value);
+/* A value as a CSV cell; nothing for NULL. */
+void mn__table_csv(mn__string *out, const json_t *value);
 /* Prints a value as JSON and frees it; NULL is MN_ERROR_MEMORY. */
 mn_status mn__table_json(json_t *value, mn_error *error);
 

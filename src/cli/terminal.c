@@ -75,6 +75,11 @@ const mn__progress *mn__terminal_progress(void)
     return &progress;
 }
 
+bool mn__terminal_stopped(void)
+{
+    return stop_wanted != 0;
+}
+
 void mn__terminal_clear(void)
 {
     if (terminal.shown)

@@ -8,6 +8,8 @@
  * terminal, else a plain line every ten seconds. After the first SIGINT or
  * SIGTERM it says stop; the second ends the program at once. */
 const mn__progress *mn__terminal_progress(void);
+/* SIGINT or SIGTERM came. */
+bool mn__terminal_stopped(void);
 /* Clears the line, before something else is written. */
 void mn__terminal_clear(void);
 

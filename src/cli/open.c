@@ -1,0 +1,40 @@
+/* Opening a run for a verb. */
+#include "cli/open.h"
+
+#include "base/threads.h"
+#include "eval/evaluation.h"
+
+const mn__option mn__run_options[] = {
+    MN__LIST(mn__run_use, set, "",
+             "a.b=c: reads otherwise than it was trained, attention.memory=1k"),
+    MN__INT(mn__run_use, threads, "0", 0, 4096, "how many compute; 0: what the container allows"),
+    MN__ENUM(mn__run_use, precision, "run", "run|f32|bf16", "of products; run: as it was trained"),
+    MN__OPTIONS_END,
+};
+
+mn_status mn__opened_open(mn__opened *opened, const char *folder, const mn__run_use *use,
+                          mn_error *error)
+{
+    mn__threads_set((int)use->threads);
+    mn_status status = mn__device_open(&opened->device, error);
+    if (status != MN_OK)
+        return status;
+    status =
+        mn__run_open(&opened->run, &opened->device, folder, use->set.items, use->set.count, error);
+    if (status == MN_OK) {
+        status = mn__run_compute(&opened->run, &opened->compute, error);
+        if (status != MN_OK)
+            mn__run_close(&opened->run);
+    }
+    if (use->precision)
+        opened->compute = use->precision == 1 ? MN__F32 : MN__BF16;
+    if (status != MN_OK)
+        mn__device_close(&opened->device);
+    return status;
+}
+
+void mn__opened_close(mn__opened *opened)
+{
+    mn__run_close(&opened->run);
+    mn__device_close(&opened->device);
+}

@@ -1,0 +1,60 @@
+/* An evaluation: a run reads documents of a data set in one way, and what came
+ * of each document is kept in RUN/eval/<way>-<hash>.json, so that it can be
+ * interrupted, gone on with, and read by the report.
+ *
+ * The hash is of all that a figure depends on: the weights, the text and the
+ * tokenizer, the attention's options, the way, the precision and the build. */
+#ifndef MN__EVAL_EVALUATION_H
+#define MN__EVAL_EVALUATION_H
+
+#include <jansson.h>
+
+#include "eval/perplexity.h"
+#include "eval/score.h"
+#include "model/run.h"
+
+typedef struct mn__document_result {
+    bool wanted, done;
+    mn__tally all, range[MN__POSITION_RANGES];
+} mn__document_result;
+
+typedef struct mn__evaluation {
+    mn__run *run;
+    const mn__dataset *dataset;
+    mn__split split; /* MN__SPLITS: all */
+    mn__score_config config;
+    mn__arena arena;
+    json_t *identity;             /* what the figures depend on */
+    char *path;                   /* of the file of results */
+    mn__document_result *results; /* [documents of the data set] */
+    int64_t wanted, reused;       /* documents; of these known from the file */
+    bool all;                     /* every document of the split is wanted */
+    double saved;                 /* when, on the clock */
+    /* Tokens as they are scored, in a document's order; or NULL. */
+    mn_status (*watch)(void *user, int64_t document, int64_t position, int64_t count,
+                       const int32_t *ids, const float *nats, mn_error *error);
+    void *watch_user;
+} mn__evaluation;
+
+/* Prepares it: config's documents and count are chosen here: the split's, or
+ * those of `names` (count 0: all). MN_ERROR_MISMATCH: the data set's tokenizer is
+ * not the run's; MN_ERROR_USAGE: no such document. A file of results of another
+ * form is MN_ERROR_FORMAT. */
+mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn__dataset *dataset,
+                              mn__split split, const mn__score_config *config,
+                              const char *const *names, int64_t name_count, mn_error *error);
+/* Scores what is not known yet. Finished documents are saved at most every few
+ * seconds, when it ends and when it is interrupted. */
+mn_status mn__evaluation_run(mn__evaluation *evaluation, const mn__progress *progress,
+                             mn_error *error);
+/* Forgets what is known of the documents wanted: they are scored again. */
+void mn__evaluation_forget(mn__evaluation *evaluation);
+void mn__evaluation_close(mn__evaluation *evaluation);
+
+/* All figures: identity, totals, "positions" and "documents", arrays of objects.
+ * NULL when memory is short. */
+json_t *mn__evaluation_json(const mn__evaluation *evaluation);
+/* The precision of a run's recipe. */
+mn_status mn__run_compute(const mn__run *run, mn__dtype *compute, mn_error *error);
+
+#endif

@@ -1,0 +1,168 @@
+/* Generation. */
+#include "eval/generate.h"
+
+#include <string.h>
+
+#include "base/progress.h"
+#include "reader/session.h"
+#include "text/utf8.h"
+
+typedef struct generation {
+    mn__run *run;
+    const mn__generate_config *config;
+    mn__generated *generated;
+    mn__session session;
+    mn__sampler sampler;
+    mn__ids prompt;
+    mn__utf8_stream stream;
+    mn__string waiting; /* text not handed on yet */
+} generation;
+
+/* ---- Stop strings ------------------------------------------------------------------- */
+
+/* The first stop string in what waits: where it begins, or -1. */
+static int64_t find_stop(generation *work)
+{
+    int64_t first = -1;
+    for (int64_t i = 0; i < work->config->stop.count && work->waiting.bytes; i++) {
+        const char *stop = work->config->stop.items[i];
+        const char *at =
+            *stop ? memmem(work->waiting.text, (size_t)work->waiting.bytes, stop, strlen(stop))
+                  : NULL;
+        if (at && (first < 0 || at - work->waiting.text < first)) {
+            first = at - work->waiting.text;
+            work->generated->stopped_by = stop;
+        }
+    }
+    return first;
+}
+
+/* How many of the last bytes begin a stop string. */
+static int64_t may_stop(const generation *work)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < work->config->stop.count; i++) {
+        const char *stop = work->config->stop.items[i];
+        int64_t bytes = (int64_t)strlen(stop) - 1;
+        bytes = bytes < work->waiting.bytes ? bytes : work->waiting.bytes;
+        while (bytes > most &&
+               memcmp(work->waiting.text + work->waiting.bytes - bytes, stop, (size_t)bytes) != 0)
+            bytes--;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static mn_status hand_on(generation *work, int64_t bytes, mn_error *error)
+{
+    if (work->waiting.failed)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for the text");
+    if (bytes == 0)
+        return MN_OK;
+    if (!work->config->emit(work->config->user, work->waiting.text, bytes))
+        return mn__fail(error, MN_ERROR_INTERRUPTED, NULL, "stopped after %lld tokens",
+                        (long long)work->generated->tokens);
+    memmove(work->waiting.text, work->waiting.text + bytes, (size_t)(work->waiting.bytes - bytes));
+    work->waiting.bytes -= bytes;
+    return MN_OK;
+}
+
+/* A stop string's first byte may be within a character only if the string is no
+ * valid UTF-8; the cut is then moved to the character's start. */
+static int64_t whole_characters(const generation *work, int64_t bytes)
+{
+    return bytes > 0 ? mn__utf8_valid(work->waiting.text, bytes) : 0;
+}
+
+static mn_status take_text(generation *work, bool last, mn_error *error)
+{
+    int64_t stop = find_stop(work);
+    int64_t bytes = stop >= 0 ? stop
+                    : last    ? work->waiting.bytes
+                              : work->waiting.bytes - may_stop(work);
+    return hand_on(work, whole_characters(work, bytes), error);
+}
+
+/* ---- Tokens ----------------------------------------------------------------------------- */
+
+static mn_status read_ids(generation *work, const int32_t *ids, int64_t count, mn_error *error)
+{
+    return mn__session_read(&work->session, &(mn__stretch){.T = count, .ids = ids}, error);
+}
+
+static mn_status next_token(generation *work, mn_error *error)
+{
+    const mn__tokenizer *tokenizer = work->run->tokenizer;
+    mn__generated *generated = work->generated;
+    const float *logits = mn__session_logits(&work->session, error);
+    if (!logits)
+        return error ? error->code : MN_ERROR_MEMORY;
+    int32_t id = mn__sampler_next(&work->sampler, logits);
+    if (id < 0)
+        return mn__fail(error, MN_ERROR_NUMBER, "was the training stable? try f32",
+                        "the logits of token %lld are not finite", (long long)generated->tokens);
+    int64_t bytes;
+    const char *piece = mn__tokenizer_piece(tokenizer, id, &bytes);
+    bool strip = generated->tokens == 0 && work->config->prompt_bytes == 0 &&
+                 tokenizer->strip_first_space && bytes > 0 && *piece == ' ';
+    mn__utf8_stream_feed(&work->stream, piece + strip, bytes - strip, &work->waiting);
+    generated->tokens++;
+    mn_status status = take_text(work, false, error);
+    bool more = !generated->stopped_by && generated->tokens < work->config->tokens;
+    return status == MN_OK && more ? read_ids(work, &id, 1, error) : status;
+}
+
+static mn_status open_generation(generation *work, mn_error *error)
+{
+    const mn__generate_config *config = work->config;
+    mn__run *run = work->run;
+    int32_t start = run->tokenizer->start;
+    mn__ids_add(&work->prompt, start);
+    mn_status status = mn__tokenizer_encode(run->tokenizer, config->prompt, config->prompt_bytes,
+                                            &work->prompt, error);
+    if (status == MN_OK && work->prompt.failed)
+        status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for the prompt");
+    if (status != MN_OK)
+        return status;
+    work->generated->prompt_tokens = work->prompt.count - 1;
+    status = mn__sampler_open(&work->sampler, &config->sample, run->tokenizer->vocab, error);
+    const mn__session_options options = {.rows = 1,
+                                         .capacity = work->prompt.count + config->tokens,
+                                         .chunk = run->segment,
+                                         .compute = config->compute};
+    if (status == MN_OK)
+        status = mn__session_open(&work->session, run->decoder, &run->params, &options, error);
+    return status;
+}
+
+static mn_status generate(generation *work, mn_error *error)
+{
+    mn__generated *generated = work->generated;
+    double begin = mn__clock();
+    mn_status status = read_ids(work, work->prompt.id, work->prompt.count, error);
+    generated->prompt_seconds = mn__clock() - begin;
+    begin = mn__clock();
+    while (status == MN_OK && !generated->stopped_by && generated->tokens < work->config->tokens)
+        status = next_token(work, error);
+    generated->seconds = mn__clock() - begin;
+    if (status != MN_OK || generated->stopped_by)
+        return status;
+    mn__utf8_stream_end(&work->stream, &work->waiting);
+    return take_text(work, true, error);
+}
+
+mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__generated *generated,
+                       mn_error *error)
+{
+    generation work = {.run = run, .config = config, .generated = generated};
+    *generated = (mn__generated){0};
+    mn_status status = open_generation(&work, error);
+    if (status == MN_OK)
+        status = generate(&work, error);
+    if (work.session.decoder)
+        mn__session_close(&work.session);
+    mn__sampler_close(&work.sampler);
+    mn__ids_free(&work.prompt);
+    mn__string_free(&work.waiting);
+    return status;
+}

@@ -1,0 +1,33 @@
+/* Generation: a prompt is read, then tokens are chosen and read one by one, and
+ * their text is handed on as it comes: valid UTF-8 only, and nothing that is, or
+ * may yet become, a stop string. */
+#ifndef MN__EVAL_GENERATE_H
+#define MN__EVAL_GENERATE_H
+
+#include "base/options.h"
+#include "eval/sample.h"
+#include "model/run.h"
+
+typedef struct mn__generate_config {
+    const char *prompt;
+    int64_t prompt_bytes;
+    int64_t tokens; /* at most */
+    mn__sample_options sample;
+    mn__string_list stop;
+    mn__dtype compute;
+    /* Whole characters, not NUL-ended; false stops. */
+    bool (*emit)(void *user, const char *text, int64_t bytes);
+    void *user;
+} mn__generate_config;
+
+typedef struct mn__generated {
+    int64_t prompt_tokens, tokens;
+    const char *stopped_by; /* the stop string, or NULL */
+    double prompt_seconds, seconds;
+} mn__generated;
+
+/* MN_ERROR_INTERRUPTED: emit said stop. */
+mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__generated *generated,
+                       mn_error *error);
+
+#endif
