@@ -18,6 +18,16 @@
 #include "nn/norm.h"
 #include "op/op.h"
 
+enum { MN__LOSSES_MAX = 4, MN__EXPORTS_MAX = 2 };
+
+/* Losses beside the task's, already weighted, F32 [1] each; those of one name
+ * are one sum. */
+typedef struct mn__losses {
+    int count;
+    const char *name[MN__LOSSES_MAX];
+    mn__var *sum[MN__LOSSES_MAX];
+} mn__losses;
+
 /* What every layer of one forward pass shares. B rows of T tokens. */
 typedef struct mn__segment {
     int64_t B, T;
@@ -25,7 +35,8 @@ typedef struct mn__segment {
     const int64_t *valid;     /* [B]: real tokens of the row, the rest is padding; NULL: T */
     const int64_t *position;  /* [B]: of the row's first token in its document */
     const int64_t *positions; /* [B * T]: of every token */
-    mn__var *auxiliary;       /* sum of auxiliary losses so far, F32 [1]; NULL: none */
+    mn__losses auxiliary;     /* added by layers while the tape records */
+    mn__var *exported[MN__EXPORTS_MAX]; /* what one layer shows to all; NULL: nothing */
 } mn__segment;
 
 /* What a segment leaves to be remembered, by the type's own numbering. */
@@ -61,9 +72,12 @@ struct mn__attention_type {
     const char *help;
     const mn__option *options;
     int64_t options_bytes;
-    bool strictly_causal; /* no output depends on a later input */
-    /* Segments within which each trainable parameter receives a gradient. */
-    int gradient_segments;
+    const char *auxiliary; /* the name of its auxiliary loss; NULL: it has none */
+    /* Whether an output depends on a later input in the form that the options
+     * choose; NULL: never, the type is strictly causal. */
+    bool (*looks_ahead)(const mn__attention *layer);
+    /* Segments to be unrolled for every parameter to receive a gradient; NULL: 1. */
+    int (*gradient_segments)(const mn__attention *layer);
 
     /* Checks the options against the layer. */
     mn_status (*check)(const mn__attention *layer, mn_error *error);
@@ -75,19 +89,30 @@ struct mn__attention_type {
      * unbounded cache takes); 0: a segment sees nothing of earlier ones. */
     mn_status (*create_state)(const mn__attention *layer, mn__states *states, mn__state *state,
                               int64_t capacity, mn_error *error);
+    /* Makes from the state what every layer of the segment may read in
+     * segment->exported, before the first of them runs; NULL: nothing. */
+    void (*exports)(const mn__attention *layer, mn__tape *tape, const mn__segment *segment,
+                    const mn__state *state, mn__var **exported);
     /* x [B, T, C], F32, the residual stream, to [B, T, C] in the compute type. */
     mn__var *(*forward)(const mn__attention *layer, mn__tape *tape, mn__segment *segment,
                         mn__var *x, const mn__state *state, mn__pending *pending);
     /* Remembers `pending` of each row's valid tokens; rows without any stay as
-     * they are. live: the graph may pass into the next segment of this step. */
+     * they are. live: the graph may pass into the next segment of this step, for
+     * slots appended to so. Statistics go to mn__buffer_add_statistic. */
     void (*commit)(const mn__attention *layer, mn__tape *tape, const mn__segment *segment,
                    mn__state *state, const mn__pending *pending, bool live);
+    /* Moves buffers on by the statistics of all commits since the last update,
+     * in operations; called once per update, after the optimiser. NULL: none. */
+    void (*update)(const mn__attention *layer, mn__tape *tape);
     /* Tokens between grid points; 1: none. */
     int64_t (*grid)(const mn__attention *layer);
 };
 
 /* The list of types, NULL-ended, and one by name (NULL if unknown). */
 extern const mn__attention_type *const mn__attention_types[];
+/* Further types that recipes may name: a NULL-ended list of the caller's, which
+ * stays; NULL takes it back. */
+void mn__attention_add_types(const mn__attention_type *const *types);
 const mn__attention_type *mn__attention_find(const char *name);
 
 /* ---- Shared by types (attention/shared.c) ---------------------------------------- */
@@ -107,12 +132,31 @@ bool mn__attention_keys_values(const mn__attention *layer, mn__tape *tape, mn__v
 mn__var *mn__attention_out(const mn__attention *layer, mn__tape *tape, mn__var *heads);
 /* Real tokens of a row. */
 int64_t mn__segment_valid(const mn__segment *segment, int64_t row);
-/* Entries start <= p < start + count of a slot [B, P, ...] as a constant; a copy
- * while recording, since a commit may come before backward has read it. */
+/* Adds a loss of the layer's type->auxiliary, F32 [1]; and the sum of all losses
+ * that layers have added (NULL: none did). */
+void mn__segment_add_loss(const mn__attention *layer, mn__tape *tape, mn__segment *segment,
+                          mn__var *loss);
+mn__var *mn__segment_losses(mn__tape *tape, const mn__segment *segment);
+
+/* Slots of entries in time, [B, P, ...], are right-aligned: the newest is last. */
+
+/* Entries start <= p < start + count of a slot: a part of its live value, else a
+ * constant, which is a copy while recording: a commit may come before backward
+ * has read it. */
 mn__var *mn__slot_read(mn__tape *tape, const mn__slot *slot, int64_t start, int64_t count);
-/* Appends each row's valid entries of source [B, T, ...] to the end of a right-aligned slot [B, P,
- * ...], whose oldest entries fall off its front. */
-void mn__slot_append(mn__tape *tape, mn__slot *slot, const mn__tensor *source,
-                     const mn__segment *segment);
+/* Each row's newest P entries of old [B, P, ...] and then the first counts[b] of
+ * source [B, T, ...] (NULL: all T). */
+mn__var *mn__entries_append(mn__tape *tape, mn__var *old, mn__var *source, const int64_t *counts);
+/* The same into a slot; its live value too, or from now on no more. A source of
+ * P entries of which counts[b] is P or 0 replaces a row's, or keeps it. */
+void mn__slot_append(mn__tape *tape, mn__slot *slot, mn__var *source, const int64_t *counts,
+                     bool live);
+
+/* For commit: adds to the buffer's sum of this update, if the tape trains;
+ * value has as many elements as the buffer. For update: that sum, as a
+ * constant, and the buffer's next value. */
+void mn__buffer_add_statistic(mn__tape *tape, mn__param *buffer, const mn__var *value);
+mn__var *mn__buffer_statistic(mn__tape *tape, const mn__param *buffer);
+void mn__buffer_set(mn__tape *tape, mn__param *buffer, const mn__var *value);
 
 #endif

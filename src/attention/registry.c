@@ -10,10 +10,23 @@ const mn__attention_type *const mn__attention_types[] = {
     NULL,
 };
 
+static const mn__attention_type *const *added;
+
+void mn__attention_add_types(const mn__attention_type *const *types)
+{
+    added = types;
+}
+
+static const mn__attention_type *find(const mn__attention_type *const *types, const char *name)
+{
+    for (; types && *types; types++)
+        if (!strcmp((*types)->name, name))
+            return *types;
+    return NULL;
+}
+
 const mn__attention_type *mn__attention_find(const char *name)
 {
-    for (const mn__attention_type *const *type = mn__attention_types; *type; type++)
-        if (!strcmp((*type)->name, name))
-            return *type;
-    return NULL;
+    const mn__attention_type *type = find(mn__attention_types, name);
+    return type ? type : find(added, name);
 }

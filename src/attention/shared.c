@@ -1,4 +1,6 @@
-/* What attention types share: projections, and slots that are appended to. */
+/* What attention types share: projections, losses, slots that are appended to,
+ * and buffers' statistics. */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -71,8 +73,37 @@ int64_t mn__segment_valid(const mn__segment *segment, int64_t row)
     return segment->valid ? segment->valid[row] : segment->T;
 }
 
+/* ---- Losses ------------------------------------------------------------------------ */
+
+void mn__segment_add_loss(const mn__attention *layer, mn__tape *tape, mn__segment *segment,
+                          mn__var *loss)
+{
+    mn__losses *losses = &segment->auxiliary;
+    const char *name = layer->type->auxiliary;
+    int i = 0;
+    while (i < losses->count && strcmp(losses->name[i], name))
+        i++;
+    assert(i < MN__LOSSES_MAX);
+    if (i == losses->count)
+        losses->name[losses->count++] = name;
+    losses->sum[i] = losses->sum[i] ? mn__op_add(tape, losses->sum[i], loss) : loss;
+}
+
+mn__var *mn__segment_losses(mn__tape *tape, const mn__segment *segment)
+{
+    const mn__losses *losses = &segment->auxiliary;
+    mn__var *sum = losses->count ? losses->sum[0] : NULL;
+    for (int i = 1; i < losses->count; i++)
+        sum = mn__op_add(tape, sum, losses->sum[i]);
+    return sum;
+}
+
+/* ---- Slots ------------------------------------------------------------------------- */
+
 mn__var *mn__slot_read(mn__tape *tape, const mn__slot *slot, int64_t start, int64_t count)
 {
+    if (slot->live)
+        return mn__op_slice(tape, slot->live, 1, start, count);
     mn__tensor part = mn__tensor_slice(&slot->value, 1, start, count);
     if (!tape->recording)
         return mn__tape_constant(tape, part);
@@ -82,6 +113,34 @@ mn__var *mn__slot_read(mn__tape *tape, const mn__slot *slot, int64_t start, int6
     return copy;
 }
 
+/* index[b, p] = b * (P + T) + p + counts[b]: rows of [old; source]. */
+static int32_t *newest(mn__tape *tape, int64_t B, int64_t P, int64_t T, const int64_t *counts)
+{
+    int32_t *index = mn__arena_calloc(&tape->nodes, B * P, sizeof *index);
+    if (!index)
+        mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a state's rows");
+    for (int64_t b = 0; index && b < B; b++)
+        for (int64_t p = 0; p < P; p++)
+            index[b * P + p] = (int32_t)(b * (P + T) + p + (counts ? counts[b] : T));
+    return index;
+}
+
+mn__var *mn__entries_append(mn__tape *tape, mn__var *old, mn__var *source, const int64_t *counts)
+{
+    if (!old || !source)
+        return NULL;
+    const mn__tensor like = old->value;
+    int64_t B = like.size[0], P = like.size[1], T = source->value.size[1];
+    mn__var *both = mn__op_concat(tape, 1, (mn__var *[]){old, source}, 2);
+    int32_t *index = newest(tape, B, P, T, counts);
+    if (!both || !index)
+        return NULL;
+    int64_t width = mn__tensor_elements(&both->value) / (B * (P + T));
+    both = mn__op_reshape(tape, both, 2, (int64_t[]){B * (P + T), width});
+    both = mn__op_gather(tape, both, index, B * P);
+    return mn__op_reshape(tape, both, like.rank, like.size);
+}
+
 /* Entries start <= t < start + count of one row. */
 static mn__tensor entries(const mn__tensor *tensor, int64_t row, int64_t start, int64_t count)
 {
@@ -89,23 +148,67 @@ static mn__tensor entries(const mn__tensor *tensor, int64_t row, int64_t start, 
     return mn__tensor_slice(&one, 1, start, count);
 }
 
-void mn__slot_append(mn__tape *tape, mn__slot *slot, const mn__tensor *source,
-                     const mn__segment *segment)
+/* Without the tape: the slot's entries move up in place. */
+static void append_in_place(mn__tape *tape, mn__slot *slot, const mn__tensor *source,
+                            const int64_t *counts)
 {
     int64_t P = slot->value.size[1];
-    if (P == 0 || tape->device->counting)
-        return;
     int64_t row_bytes = mn__tensor_bytes(&slot->value) / slot->value.size[0];
     int64_t entry_bytes = row_bytes / P;
-    for (int64_t b = 0; b < segment->B; b++) {
-        int64_t valid = mn__segment_valid(segment, b);
-        int64_t taken = valid < P ? valid : P;
+    for (int64_t b = 0; b < source->size[0]; b++) {
+        int64_t count = counts ? counts[b] : source->size[1];
+        int64_t taken = count < P ? count : P;
         if (taken == 0)
             continue;
         char *row = (char *)slot->value.data + b * row_bytes;
         memmove(row, row + taken * entry_bytes, (size_t)((P - taken) * entry_bytes));
         mn__tensor to = entries(&slot->value, b, P - taken, taken);
-        mn__tensor from = entries(source, b, valid - taken, taken);
+        mn__tensor from = entries(source, b, count - taken, taken);
         mn__tensor_convert(&tape->device->queue, &to, &from);
     }
+}
+
+void mn__slot_append(mn__tape *tape, mn__slot *slot, mn__var *source, const int64_t *counts,
+                     bool live)
+{
+    int64_t P = slot->value.size[1];
+    if (P == 0)
+        return;
+    mn__var *live_value = NULL;
+    if (live)
+        live_value = mn__entries_append(tape, mn__slot_read(tape, slot, 0, P),
+                                        mn__op_cast(tape, source, slot->value.dtype), counts);
+    slot->live = live_value;
+    if (!tape->device->counting)
+        append_in_place(tape, slot, &source->value, counts);
+}
+
+/* ---- Buffers ----------------------------------------------------------------------- */
+
+void mn__buffer_add_statistic(mn__tape *tape, mn__param *buffer, const mn__var *value)
+{
+    if (!tape->training || !buffer->statistic)
+        return;
+    int64_t n = mn__tensor_elements(&buffer->value);
+    assert(mn__tensor_elements(&value->value) == n && mn__tensor_contiguous(&value->value));
+    mn__queue *queue = &tape->device->queue;
+    queue->kernels->axpby(queue, (mn__matrix){buffer->statistic, MN__F32, 1, n, n}, 1.0f,
+                          (mn__matrix){value->value.data, value->value.dtype, 1, n, n}, 1.0f);
+}
+
+mn__var *mn__buffer_statistic(mn__tape *tape, const mn__param *buffer)
+{
+    assert(buffer->statistic);
+    mn__tensor sum = buffer->value;
+    sum.data = buffer->statistic;
+    return mn__tape_constant(tape, sum);
+}
+
+void mn__buffer_set(mn__tape *tape, mn__param *buffer, const mn__var *value)
+{
+    if (!value)
+        return;
+    assert(buffer->buffer && mn__tensor_same_size(&buffer->value, &value->value));
+    mn__tensor_convert(&tape->device->queue, &buffer->value, &value->value);
+    mn__param_changed(buffer);
 }

@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "op/op.h"
+
 mn_status mn__states_open(mn__states *states, mn__device *device, mn__dtype compute, int64_t rows,
                           int64_t layers, mn_error *error)
 {
@@ -61,7 +63,7 @@ static void row_start(mn__states *states, mn__state *state, int64_t row)
 }
 
 mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, mn__dtype dtype,
-                        int rank, const int64_t *size, const mn__param *initial)
+                        int rank, const int64_t *size, mn__param *initial)
 {
     assert(state->slots < MN__SLOTS_MAX && rank < MN__RANK_MAX);
     int64_t full[MN__RANK_MAX] = {states->rows};
@@ -96,6 +98,46 @@ void mn__states_start(mn__states *states, const bool *start)
         for (int64_t layer = 0; layer < states->layers; layer++)
             row_start(states, &states->layer[layer], row);
     }
+}
+
+/* [rows, elements of a row]: what the slot holds, by `start` or from before. */
+static mn__var *start_rows(mn__tape *tape, const mn__slot *slot, const bool *start)
+{
+    int64_t rows = slot->value.size[0], n = mn__tensor_elements(&slot->value) / rows;
+    int32_t *index = mn__arena_calloc(&tape->nodes, rows, sizeof *index);
+    if (!index)
+        return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a state's rows");
+    mn__var *old = slot->live;
+    if (!old && (old = mn__tape_new(tape, slot->value.dtype, slot->value.rank, slot->value.size)))
+        mn__tensor_convert(&tape->device->queue, &old->value, &slot->value);
+    old = mn__op_reshape(tape, old, 2, (int64_t[]){rows, n});
+    for (int64_t row = 0; row < rows; row++)
+        index[row] = start[row] ? -1 : (int32_t)row;
+    if (slot->initial) {
+        mn__var *initial = mn__tape_param(tape, slot->initial);
+        initial = mn__op_cast(tape, initial, slot->value.dtype);
+        initial = mn__op_reshape(tape, initial, 2, (int64_t[]){1, n});
+        old = mn__op_concat(tape, 0, (mn__var *[]){old, initial}, 2);
+        for (int64_t row = 0; row < rows; row++)
+            index[row] = start[row] ? (int32_t)rows : (int32_t)row;
+    }
+    return mn__op_gather(tape, old, index, rows);
+}
+
+void mn__states_start_live(mn__states *states, mn__tape *tape, const bool *start)
+{
+    assert(tape->recording);
+    bool any = false;
+    for (int64_t row = 0; row < states->rows; row++)
+        any = any || start[row];
+    for (int64_t layer = 0; any && layer < states->layers; layer++)
+        for (int i = 0; i < states->layer[layer].slots; i++) {
+            mn__slot *slot = &states->layer[layer].slot[i];
+            if (slot->live || slot->initial)
+                slot->live = mn__op_reshape(tape, start_rows(tape, slot, start), slot->value.rank,
+                                            slot->value.size);
+        }
+    mn__states_start(states, start);
 }
 
 void mn__states_cut(mn__states *states)

@@ -13,10 +13,10 @@ enum { MN__SLOTS_MAX = 8, MN__COUNTERS_MAX = 4 };
 
 typedef struct mn__slot {
     const char *name;
-    mn__tensor value;         /* [rows, ...] */
-    mn__var *live;            /* this step's value on the tape, while segments are
-                                 unrolled and gradient passes through it; or NULL */
-    const mn__param *initial; /* what a row holds at a document's start; NULL: zeros */
+    mn__tensor value;   /* [rows, ...] */
+    mn__var *live;      /* the value on the tape, where gradient passes through it:
+                           from unrolled segments, or to `initial`; or NULL */
+    mn__param *initial; /* what a row holds at a document's start; NULL: zeros */
 } mn__slot;
 
 /* One layer's. */
@@ -45,12 +45,16 @@ int64_t mn__states_bytes(const mn__states *states);
 /* For a type's create_state: adds a slot [rows, size...] of zeros or `initial`;
  * NULL when memory is short. */
 mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, mn__dtype dtype,
-                        int rank, const int64_t *size, const mn__param *initial);
+                        int rank, const int64_t *size, mn__param *initial);
 bool mn__state_add_counter(mn__states *states, mn__state *state);
 
 /* Rows whose start[row] is true begin a document: their slots become the
  * initial ones, their counters 0. NULL: every row. Others stay bit-identical. */
 void mn__states_start(mn__states *states, const bool *start);
+/* The same on a recording tape (start not NULL): slots that are live or have an
+ * initial parameter become live, with no gradient from a row's new document to
+ * its old one. */
+void mn__states_start_live(mn__states *states, mn__tape *tape, const bool *start);
 /* Cuts the graph: no live vars any more. To be called before a tape's reset. */
 void mn__states_cut(mn__states *states);
 /* to's rows become from's (equal layouts: asserted). */

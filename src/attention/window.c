@@ -136,10 +136,10 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
 static void commit(const mn__attention *layer, mn__tape *tape, const mn__segment *segment,
                    mn__state *state, const mn__pending *pending, bool live)
 {
-    (void)live;
+    (void)live; /* no gradient passes into the cache */
     int64_t most = cached(layer->options);
-    mn__slot_append(tape, &state->slot[KEYS], &pending->var[KEYS]->value, segment);
-    mn__slot_append(tape, &state->slot[VALUES], &pending->var[VALUES]->value, segment);
+    mn__slot_append(tape, &state->slot[KEYS], pending->var[KEYS], segment->valid, false);
+    mn__slot_append(tape, &state->slot[VALUES], pending->var[VALUES], segment->valid, false);
     for (int64_t b = 0; b < segment->B; b++) {
         int64_t filled = state->counter[FILLED][b] + mn__segment_valid(segment, b);
         state->counter[FILLED][b] = filled < most ? filled : most;
@@ -158,8 +158,6 @@ const mn__attention_type mn__attention_window = {
     .help = "every token sees the last W tokens",
     .options = option_table,
     .options_bytes = sizeof(struct options),
-    .strictly_causal = true,
-    .gradient_segments = 1,
     .check = check,
     .create = create,
     .create_state = create_state,

@@ -232,7 +232,7 @@ static void commit(const mn__attention *layer, mn__tape *tape, const mn__segment
 {
     (void)live; /* no gradient passes into memory */
     int64_t N = segment_length(layer), most = state->slot[INPUTS].value.size[1];
-    mn__slot_append(tape, &state->slot[INPUTS], &pending->var[INPUTS]->value, segment);
+    mn__slot_append(tape, &state->slot[INPUTS], pending->var[INPUTS], segment->valid, false);
     for (int64_t b = 0; b < segment->B; b++) {
         int64_t valid = mn__segment_valid(segment, b);
         int64_t filled = state->counter[FILLED][b] + valid;
@@ -247,8 +247,6 @@ const mn__attention_type mn__attention_xl = {
     .help = "Transformer-XL: a memory of earlier inputs, relative positions",
     .options = option_table,
     .options_bytes = sizeof(struct options),
-    .strictly_causal = true,
-    .gradient_segments = 1,
     .check = check,
     .create = create,
     .create_state = create_state,

@@ -189,6 +189,10 @@ static mn_status create_attention(mn__decoder *decoder, int64_t i, const mn__yam
     if (status != MN_OK)
         return status;
     attention->first = first_of_type(decoder, i);
+    if (attention->type->auxiliary && options->recompute)
+        return mn__fail(error, MN_ERROR_OPTION, "set model.recompute: false",
+                        "a block that adds the loss `%s` cannot be run again in backward",
+                        attention->type->auxiliary);
     status = attention->type->check(attention, error);
     if (status != MN_OK)
         return status;

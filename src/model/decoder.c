@@ -54,10 +54,24 @@ int64_t mn__decoder_grid(const mn__decoder *decoder)
 int mn__decoder_gradient_segments(const mn__decoder *decoder)
 {
     int most = 1;
-    for (int64_t i = 0; i < decoder->options.depth; i++)
-        if (decoder->layer[i].attention.type->gradient_segments > most)
-            most = decoder->layer[i].attention.type->gradient_segments;
+    for (int64_t i = 0; i < decoder->options.depth; i++) {
+        const mn__attention *attention = &decoder->layer[i].attention;
+        if (!attention->type->gradient_segments)
+            continue;
+        int own = attention->type->gradient_segments(attention);
+        most = own > most ? own : most;
+    }
     return most;
+}
+
+bool mn__decoder_looks_ahead(const mn__decoder *decoder)
+{
+    for (int64_t i = 0; i < decoder->options.depth; i++) {
+        const mn__attention *attention = &decoder->layer[i].attention;
+        if (attention->type->looks_ahead && attention->type->looks_ahead(attention))
+            return true;
+    }
+    return false;
 }
 
 double mn__decoder_flops_per_token(const mn__decoder *decoder)
@@ -192,12 +206,26 @@ static void check_grid(const mn__decoder *decoder, const mn__segment *segment)
     (void)grid;
 }
 
+/* Where several layers export, the last one's is seen, as in the code of
+ * Hutchins et al. 2022. */
+static void export_states(const mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
+                          const mn__states *states)
+{
+    for (int64_t i = 0; i < decoder->options.depth; i++) {
+        const mn__attention *attention = &decoder->layer[i].attention;
+        if (attention->type->exports)
+            attention->type->exports(attention, tape, segment, &states->layer[i],
+                                     segment->exported);
+    }
+}
+
 static mn__var *run_stack(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
                           const int32_t *ids, mn__states *states)
 {
     if (!place_tokens(tape, segment, states))
         return NULL;
     check_grid(decoder, segment);
+    export_states(decoder, tape, segment, states);
     const mn__decoder_options *options = &decoder->options;
     float scale = options->scale_embedding ? sqrtf((float)options->width) : 1.0f;
     mn__var *x = mn__op_embed(tape, mn__tape_param(tape, decoder->embedding), ids, segment->B,
@@ -216,7 +244,9 @@ static mn__var *run_stack(mn__decoder *decoder, mn__tape *tape, mn__segment *seg
 mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
                              const int32_t *ids, mn__states *states)
 {
-    if (segment->start)
+    if (segment->start && tape->recording)
+        mn__states_start_live(states, tape, segment->start);
+    else if (segment->start)
         mn__states_start(states, segment->start);
     /* A copy that lives as long as the tape: backward may run blocks again. */
     mn__segment *own = mn__arena_calloc(&tape->nodes, 1, sizeof *own);
@@ -237,8 +267,22 @@ void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment 
         attention->type->commit(attention, tape, segment, &states->layer[i], &layer->pending, live);
         memset(&layer->pending, 0, sizeof layer->pending);
     }
+    if (!live)
+        mn__states_cut(states);
     for (int64_t b = 0; b < segment->B; b++)
         states->position[b] += mn__segment_valid(segment, b);
+}
+
+mn_status mn__decoder_update(mn__decoder *decoder, mn__tape *tape, mn_error *error)
+{
+    mn__tape_reset(tape);
+    tape->recording = tape->training = false;
+    for (int64_t i = 0; i < decoder->options.depth; i++) {
+        const mn__attention *attention = &decoder->layer[i].attention;
+        if (attention->type->update)
+            attention->type->update(attention, tape);
+    }
+    return mn__tape_status(tape, error);
 }
 
 /* ---- Head ---------------------------------------------------------------------------- */

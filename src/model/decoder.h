@@ -46,6 +46,8 @@ int64_t mn__decoder_layers(const mn__decoder *decoder);
 const mn__attention *mn__decoder_attention(const mn__decoder *decoder, int64_t layer);
 /* The most segments over which a parameter of a layer gets its gradient. */
 int mn__decoder_gradient_segments(const mn__decoder *decoder);
+/* Whether some layer's outputs depend on later inputs. */
+bool mn__decoder_looks_ahead(const mn__decoder *decoder);
 /* FLOPs of matrix products for one token, forward: 2 per matrix weight. */
 double mn__decoder_flops_per_token(const mn__decoder *decoder);
 
@@ -59,7 +61,9 @@ mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states
  * remembered is kept until mn__decoder_commit. segment->position may be NULL:
  * then it is taken from the states. A segment must not cross a grid point;
  * asserted. ids and the segment's arrays live to the tape's reset. NULL on
- * failure (see mn__tape_status). */
+ * failure (see mn__tape_status). While the tape records, segment->auxiliary
+ * receives what the layers add to the loss (mn__segment_losses), and slots may
+ * be live until mn__states_cut. */
 mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
                              const int32_t *ids, mn__states *states);
 /* Remembers the last forward's segment, before the tape's reset. live: see
@@ -68,6 +72,11 @@ mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *
  * the state that they found before. */
 void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment *segment,
                         mn__states *states, bool live);
+
+/* Moves the layers' buffers on by the statistics of the commits since the last
+ * update: after the optimiser, before mn__params_clear_gradients. Resets the
+ * tape. */
+mn_status mn__decoder_update(mn__decoder *decoder, mn__tape *tape, mn_error *error);
 
 /* Sum of weights * nats * scale for hidden [B, T, C], F32 [1]; losses [B * T]
  * (may be NULL) receives each token's nats, unweighted. */

@@ -34,6 +34,12 @@ static bool make_room(mn__params *params)
     return true;
 }
 
+static mn__matrix as_row(void *data, const mn__tensor *like)
+{
+    int64_t n = mn__tensor_elements(like);
+    return (mn__matrix){data, MN__F32, 1, n, n};
+}
+
 static void fill(mn__params *params, mn__param *param, mn__init init)
 {
     int64_t n = mn__tensor_elements(&param->value);
@@ -95,20 +101,27 @@ mn_status mn__params_prepare_gradients(mn__params *params, mn_error *error)
 {
     for (int64_t i = 0; i < params->count; i++) {
         mn__param *param = params->items[i];
-        if (param->buffer || param->gradient)
+        float **sum = param->buffer ? &param->statistic : &param->gradient;
+        if (*sum)
             continue;
-        param->gradient = mn__store_alloc(&params->store, mn__tensor_bytes(&param->value));
-        if (!param->gradient)
+        *sum = mn__store_alloc(&params->store, mn__tensor_bytes(&param->value));
+        if (!*sum)
             return mn__fail(error, MN_ERROR_MEMORY, "train a smaller model",
                             "no memory for the gradient of %s", param->name);
     }
+    mn__params_clear_gradients(params);
     return MN_OK;
 }
 
 void mn__params_clear_gradients(mn__params *params)
 {
-    for (int64_t i = 0; i < params->count; i++)
-        params->items[i]->gradient_set = false;
+    mn__queue *queue = &params->device->queue;
+    for (int64_t i = 0; i < params->count; i++) {
+        mn__param *param = params->items[i];
+        param->gradient_set = false;
+        if (param->statistic)
+            queue->kernels->fill(queue, as_row(param->statistic, &param->value), 0.0f);
+    }
 }
 
 void mn__param_changed(mn__param *param)

@@ -1,7 +1,7 @@
 /* Parameters and buffers: the tensors that live as long as a model. A parameter
  * is an f32 master with a gradient; a buffer is saved with the weights but
- * never receives gradients. Products in bf16 read a copy that follows the
- * master by its version. */
+ * never receives gradients: it moves by statistics. Products in bf16 read a copy
+ * that follows the master by its version. */
 #ifndef MN__TENSOR_PARAM_H
 #define MN__TENSOR_PARAM_H
 
@@ -13,6 +13,8 @@ typedef struct mn__param {
     mn__tensor value;  /* F32 */
     float *gradient;   /* as value; NULL until training is prepared, and for buffers */
     bool gradient_set; /* this update's gradient has a first contribution */
+    float *statistic;  /* of buffers, as value: what this update's forward passes add up for
+                          its running averages; NULL until training is prepared */
     bool buffer;
     bool decays;      /* weight decay applies: matrices, not gains and biases */
     uint64_t version; /* counts changes of value */
@@ -49,9 +51,10 @@ mn__param *mn__params_add(mn__params *params, const char *name, int rank, const 
 mn__param *mn__params_add_buffer(mn__params *params, const char *name, int rank,
                                  const int64_t *size, mn__init init);
 mn__param *mn__params_find(const mn__params *params, const char *name);
-/* Gradients for every parameter (once, before training). */
+/* Gradients for every parameter and statistics for every buffer (once, before
+ * training). */
 mn_status mn__params_prepare_gradients(mn__params *params, mn_error *error);
-/* Marks every gradient as not yet set. */
+/* Marks every gradient as not yet set; every statistic becomes 0. */
 void mn__params_clear_gradients(mn__params *params);
 /* To be called after `value` was changed. */
 void mn__param_changed(mn__param *param);

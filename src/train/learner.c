@@ -134,10 +134,11 @@ static mn__var *segment_loss(mn__learner *learner, int64_t part, int64_t u)
     mn__var *loss = mn__decoder_loss(learner->decoder, tape, hidden, batch->targets + at,
                                      batch->weights + at, 1.0f / (float)(B * T * unroll),
                                      (float)recipe->train.z_loss, learner->losses + u * B * T + at);
-    if (!segment->auxiliary)
+    mn__var *auxiliary = mn__segment_losses(tape, segment);
+    if (!auxiliary)
         return loss;
     float share = 1.0f / (float)(learner->parts * unroll);
-    return mn__op_add(tape, loss, mn__op_scale(tape, segment->auxiliary, share));
+    return mn__op_add(tape, loss, mn__op_scale(tape, auxiliary, share));
 }
 
 static bool loss_is_finite(const mn__learner *learner, const mn__var *loss)
@@ -226,9 +227,10 @@ mn_status mn__learner_update(mn__learner *learner, int64_t step, double *norm, m
     double rate = mn__schedule_rate(&recipe->schedule, step);
     mn__optimizer_update(&learner->optimizer, rate,
                          share * mn__clip_factor(*norm, recipe->train.clip));
+    mn_status status = mn__decoder_update(learner->decoder, &learner->tape, error);
     mn__params_clear_gradients(&learner->params);
     learner->scored = 0;
-    return MN_OK;
+    return status;
 }
 
 void mn__learner_forget(mn__learner *learner)
