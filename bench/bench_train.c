@@ -74,8 +74,8 @@ static void open_ours(ours *run, char model, int precision)
     snprintf(path, sizeof path, "%s/bench/train_%c.yaml", MNEME_SOURCE_DIR, model);
     *run = (ours){.vocabulary = model == 'b' ? 50304 : 256};
     if (mn__recipe_read(&run->recipe, path, NULL, 0, &error) ||
-        mn__recipe_set_precision(&run->recipe,
-                                 precision ? MN__PRECISION_BF16 : MN__PRECISION_F32, &error) ||
+        mn__recipe_set_precision(&run->recipe, precision ? MN__PRECISION_BF16 : MN__PRECISION_F32,
+                                 &error) ||
         mn__device_open(&run->device, &error) ||
         mn__learner_open(&run->learner, &run->recipe, &run->device, run->vocabulary, &error))
         stop(&error);
@@ -251,8 +251,8 @@ int main(int argc, char **argv)
             options.alone = true;
         } else if (!strcmp(argv[i], "--rounds") && atoi(value) > 0 && atoi(value) <= ROUNDS_MAX) {
             options.rounds = atoi(argv[++i]);
-        } else if (!strcmp(argv[i], "--precision") && (!strcmp(value, "f32") ||
-                                                       !strcmp(value, "bf16"))) {
+        } else if (!strcmp(argv[i], "--precision") &&
+                   (!strcmp(value, "f32") || !strcmp(value, "bf16"))) {
             options.precision[strcmp(value, "f32") == 0] = false;
             i++;
         } else {

@@ -33,8 +33,7 @@ static const char *find_python(void)
 }
 
 /* The worker's process: pipes as its standard input and output. */
-static void become_worker(const int in[2], const int out[2], const char *python,
-                          const char *script)
+static void become_worker(const int in[2], const int out[2], const char *python, const char *script)
 {
     dup2(in[0], STDIN_FILENO);
     dup2(out[1], STDOUT_FILENO);

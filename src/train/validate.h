@@ -11,8 +11,8 @@ typedef struct mn__validator {
     mn__arena arena;
     mn__batch batch;
     mn__states states;
-    bool *start; /* [B] */
-    float *losses;  /* [B][T] */
+    bool *start;   /* [B] */
+    float *losses; /* [B][T] */
 } mn__validator;
 
 mn_status mn__validator_open(mn__validator *validator, const mn__recipe *recipe,
