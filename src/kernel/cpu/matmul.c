@@ -29,8 +29,7 @@ typedef struct product {
     const mn__product_kind *kind;
     mn__operand a, b;
     void *c;
-    int64_t sliver_bytes; /* of b, all of k */
-    char *panel;          /* packed b: `panel_columns` of it */
+    char *panel; /* packed b: `panel_columns` of it */
     int64_t panel_columns;
     char *block_a;  /* per thread: packed a of a block */
     float *partial; /* per thread: a block's sums between passes where c is not F32 */
@@ -53,6 +52,33 @@ static int64_t round_up(int64_t n, int64_t unit)
     return cut(n, unit) * unit;
 }
 
+/* k is packed in passes of this depth, the same for every kind of a dtype. */
+static int64_t pass_depth(const mn__product_kind *kind, int64_t k)
+{
+    int64_t passes = cut(k, kind->depth);
+    return passes ? round_up(cut(k, passes), 32) : kind->depth;
+}
+
+/* bf16 slivers are padded for the deepest step. */
+static int64_t padded(const mn__product_kind *kind, int64_t depth)
+{
+    return kind->dtype == MN__F32 ? depth : round_up(depth, 32);
+}
+
+/* Packed columns of b, a pass of k after the other: each pass is one piece of
+ * memory, sliver after sliver, so that a block of it fits the cache's sets. */
+typedef struct panel {
+    char *data;
+    int64_t first, width; /* the column at which it starts; its columns, padded */
+} panel;
+
+static char *sliver_of(const mn__product_kind *kind, const panel *b, int64_t l, int64_t depth,
+                       int64_t j)
+{
+    int64_t elements = l * b->width + (j - b->first) * padded(kind, depth);
+    return b->data + elements * mn__dtype_bytes(kind->dtype);
+}
+
 static mn__operand shift(mn__operand operand, int64_t rows, int64_t columns)
 {
     int64_t offset = rows * operand.row + columns * operand.column;
@@ -62,7 +88,7 @@ static mn__operand shift(mn__operand operand, int64_t rows, int64_t columns)
 
 /* ---- A tile into c -------------------------------------------------------------------- */
 
-static void add_row(float *restrict sum, const void *row, mn__dtype dtype, int64_t n)
+static inline void add_row(float *restrict sum, const void *row, mn__dtype dtype, int64_t n)
 {
     const float *f32 = row;
     const mn__bf16 *bf16 = row;
@@ -74,7 +100,7 @@ static void add_row(float *restrict sum, const void *row, mn__dtype dtype, int64
             sum[j] += mn__bf16_to_f32(bf16[j]);
 }
 
-static void store_row(void *row, mn__dtype dtype, const float *restrict sum, int64_t n)
+static inline void store_row(void *row, mn__dtype dtype, const float *restrict sum, int64_t n)
 {
     if (dtype == MN__F32) {
         float *restrict out = row;
@@ -90,32 +116,45 @@ static void store_row(void *row, mn__dtype dtype, const float *restrict sum, int
 /* The tile's place in c, its partial sums, and where in k they stand. */
 typedef struct place {
     int64_t i, j, rows, columns;
-    int64_t panel_first; /* the column at which the packed panel starts */
+    panel b;
     float *partial;
     int64_t partial_stride;
     bool add_partial, last;
 } place;
 
+/* n is constant where this is inlined for whole tiles. */
+static inline __attribute__((always_inline)) void
+finish_row(const mn__matmul *call, const place *at, float *sum, float *partial, void *c, int64_t n)
+{
+    if (at->add_partial)
+        add_row(sum, partial, MN__F32, n);
+    if (!at->last) {
+        store_row(partial, MN__F32, sum, n);
+        return;
+    }
+    if (call->bias)
+        add_row(sum, call->bias + at->j, MN__F32, n);
+    if (call->activation != MN__LINEAR)
+        MN__KERNEL(activate_row)(call->activation, sum, n);
+    if (call->accumulate && call->c_dtype != MN__F32)
+        add_row(sum, c, call->c_dtype, n);
+    store_row(c, call->c_dtype, sum, n);
+}
+
 static void finish_tile(const product *job, const place *at, float *acc)
 {
     const mn__matmul *call = job->call;
-    int64_t bytes = mn__dtype_bytes(call->c_dtype), width = job->kind->columns;
+    int64_t row_bytes = call->c_row * mn__dtype_bytes(call->c_dtype);
+    char *c = (char *)job->c + at->i * row_bytes + at->j * mn__dtype_bytes(call->c_dtype);
+    float *partial = at->partial;
     for (int64_t r = 0; r < at->rows; r++) {
-        float *sum = acc + r * width, *partial = at->partial + r * at->partial_stride;
-        void *c = (char *)job->c + ((at->i + r) * call->c_row + at->j) * bytes;
-        if (at->add_partial)
-            add_row(sum, partial, MN__F32, at->columns);
-        if (!at->last) {
-            store_row(partial, MN__F32, sum, at->columns);
-            continue;
-        }
-        if (call->bias)
-            add_row(sum, call->bias + at->j, MN__F32, at->columns);
-        if (call->activation != MN__LINEAR)
-            MN__KERNEL(activate_row)(call->activation, sum, at->columns);
-        if (call->accumulate && call->c_dtype != MN__F32)
-            add_row(sum, c, call->c_dtype, at->columns);
-        store_row(c, call->c_dtype, sum, at->columns);
+        if (at->columns == MN__TILE_COLUMNS)
+            finish_row(call, at, acc, partial, c, MN__TILE_COLUMNS);
+        else
+            finish_row(call, at, acc, partial, c, at->columns);
+        acc += MN__TILE_COLUMNS;
+        partial += at->partial_stride;
+        c += row_bytes;
     }
 }
 
@@ -129,18 +168,16 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
     const mn__product_kind *kind = job->kind;
     const mn__matmul *call = job->call;
     int64_t depth = least(job->depth, call->k - l), steps = cut(depth, kind->step);
-    int64_t element = mn__dtype_bytes(kind->dtype);
     bool in_c = call->c_dtype == MN__F32;
-    _Alignas(64) float acc[MN__TILE_ROWS_MAX * MN__TILE_COLUMNS_MAX];
+    _Alignas(64) float acc[MN__TILE_ROWS_MAX * MN__TILE_COLUMNS];
     at->last = l + depth >= call->k;
     at->add_partial = l > 0 || (in_c && call->accumulate);
     at->partial_stride = in_c ? call->c_row : job->block_columns;
-    for (int64_t j = 0; j < columns; j += kind->columns) {
+    for (int64_t j = 0; j < columns; j += MN__TILE_COLUMNS) {
         at->j = first + j;
-        at->columns = least(kind->columns, columns - j);
+        at->columns = least(MN__TILE_COLUMNS, columns - j);
         at->partial = in_c ? (float *)job->c + at->i * call->c_row + at->j : partial + j;
-        const char *b = job->panel + (at->j - at->panel_first) / kind->columns * job->sliver_bytes;
-        kind->tile(at->rows, steps, sliver_a, b + l * kind->columns * element, acc);
+        kind->tile(at->rows, steps, sliver_a, sliver_of(kind, &at->b, l, depth, at->j), acc);
         finish_tile(job, at, acc);
     }
 }
@@ -165,22 +202,26 @@ static void pack_block_a(const product *job, char *slivers, int64_t i, int64_t r
                          least(kind->rows, rows - r), least(chunk, depth - d));
 }
 
-static void multiply_block(const product *job, int thread, int64_t panel_first, int64_t i,
-                           int64_t rows, int64_t j, int64_t columns)
+/* A block of c, for the passes that start at `l` up to `end`. */
+typedef struct region {
+    int64_t i, rows, j, columns, l, end;
+} region;
+
+static void multiply_block(const product *job, int thread, const panel *b, const region *block)
 {
     char *block_a = job->block_a + thread * job->block_a_bytes;
     float *partial = job->partial + thread * job->partial_floats;
-    int64_t l = 0;
+    int64_t l = block->l, rows = job->kind->rows;
     do {
-        pack_block_a(job, block_a, i, rows, l, least(job->depth, job->call->k - l));
+        pack_block_a(job, block_a, block->i, block->rows, l, least(job->depth, job->call->k - l));
         char *sliver_a = block_a;
-        for (int64_t r = 0; r < rows; r += job->kind->rows, sliver_a += job->sliver_a_bytes) {
-            place at = {
-                .i = i + r, .rows = least(job->kind->rows, rows - r), .panel_first = panel_first};
-            multiply_sliver(job, &at, sliver_a, partial + r * job->block_columns, l, j, columns);
+        for (int64_t r = 0; r < block->rows; r += rows, sliver_a += job->sliver_a_bytes) {
+            place at = {.i = block->i + r, .rows = least(rows, block->rows - r), .b = *b};
+            multiply_sliver(job, &at, sliver_a, partial + r * job->block_columns, l, block->j,
+                            block->columns);
         }
         l += job->depth;
-    } while (l < job->call->k);
+    } while (l < block->end);
 }
 
 /* ---- One product by a team ------------------------------------------------------------------ */
@@ -192,27 +233,43 @@ static void share(int64_t count, int thread, int team, int64_t *first, int64_t *
     *end = count * (thread + 1) / team;
 }
 
-static void pack_slivers(const mn__product_kind *kind, mn__operand b, int64_t k, int64_t n,
-                         char *slivers, int64_t sliver_bytes, int thread, int team)
+static void pack_panel(const mn__product_kind *kind, mn__operand b, int64_t k, int64_t n,
+                       char *data, int thread, int team)
 {
-    int64_t first, end, chunk = pack_chunk(b.column, b.row, k);
-    int64_t k_bytes = kind->columns * mn__dtype_bytes(kind->dtype);
-    share(cut(n, kind->columns), thread, team, &first, &end);
-    for (int64_t l = 0; l < k; l += chunk)
-        for (int64_t s = first; s < end; s++)
-            kind->pack_b(slivers + s * sliver_bytes + l * k_bytes, shift(b, l, s * kind->columns),
-                         least(kind->columns, n - s * kind->columns), least(chunk, k - l));
+    const panel to = {data, 0, round_up(n, MN__TILE_COLUMNS)};
+    int64_t first, end, depth = pass_depth(kind, k), chunk = pack_chunk(b.column, b.row, depth);
+    int64_t k_bytes = MN__TILE_COLUMNS * mn__dtype_bytes(kind->dtype);
+    share(to.width / MN__TILE_COLUMNS, thread, team, &first, &end);
+    for (int64_t l = 0; l < k; l += depth)
+        for (int64_t d = 0; d < least(depth, k - l); d += chunk)
+            for (int64_t j = first * MN__TILE_COLUMNS; j < end * MN__TILE_COLUMNS;
+                 j += MN__TILE_COLUMNS)
+                kind->pack_b(sliver_of(kind, &to, l, least(depth, k - l), j) + d * k_bytes,
+                             shift(b, l + d, j), least(MN__TILE_COLUMNS, n - j),
+                             least(chunk, least(depth, k - l) - d));
 }
 
+/* Where c holds the partial sums, all of a thread's blocks take one pass before
+ * the next, and the packed b of the pass stays in the cache. */
 static void multiply_panel(const product *job, int64_t first, int64_t columns, int thread, int team)
 {
-    int64_t down = cut(job->call->m, job->block_rows), begin, end;
+    const panel b = {job->panel, first, round_up(columns, MN__TILE_COLUMNS)};
+    int64_t down = cut(job->call->m, job->block_rows), begin, end, l = 0;
+    int64_t stride = job->call->c_dtype == MN__F32 ? job->depth : job->call->k;
     share(down * cut(columns, job->block_columns), thread, team, &begin, &end);
-    for (int64_t block = begin; block < end; block++) {
-        int64_t i = block % down * job->block_rows, j = block / down * job->block_columns;
-        multiply_block(job, thread, first, i, least(job->block_rows, job->call->m - i), first + j,
-                       least(job->block_columns, columns - j));
-    }
+    do {
+        for (int64_t index = begin; index < end; index++) {
+            int64_t i = index % down * job->block_rows, j = index / down * job->block_columns;
+            region block = {.i = i,
+                            .rows = least(job->block_rows, job->call->m - i),
+                            .j = first + j,
+                            .columns = least(job->block_columns, columns - j),
+                            .l = l,
+                            .end = l + stride};
+            multiply_block(job, thread, &b, &block);
+        }
+        l += stride;
+    } while (l < job->call->k);
 }
 
 /* Every thread of the team calls this; a team of one meets no barrier. */
@@ -224,8 +281,7 @@ static void multiply(const product *job, int thread, int team)
     for (int64_t j = 0; j < call->n; j += job->panel_columns) {
         int64_t columns = least(job->panel_columns, call->n - j);
         if (!call->packed) {
-            pack_slivers(job->kind, shift(job->b, 0, j), call->k, columns, job->panel,
-                         job->sliver_bytes, thread, team);
+            pack_panel(job->kind, shift(job->b, 0, j), call->k, columns, job->panel, thread, team);
             if (team > 1) {
 #pragma omp barrier
             }
@@ -242,46 +298,46 @@ static void multiply(const product *job, int thread, int team)
 /* ---- Planning
  * ------------------------------------------------------------------------------------ */
 
-static int64_t sliver_bytes(const mn__product_kind *kind, int64_t k)
+static int64_t panel_bytes(const mn__product_kind *kind, int64_t k, int64_t columns)
 {
-    int64_t deep = kind->dtype == MN__F32 ? k : round_up(k, 32);
-    return deep * kind->columns * mn__dtype_bytes(kind->dtype);
+    int64_t wide = round_up(columns, MN__TILE_COLUMNS) * mn__dtype_bytes(kind->dtype);
+    return mn__size_product(wide, padded(kind, k));
 }
 
 static void plan_blocks(product *job, int team)
 {
     const mn__matmul *call = job->call;
     const mn__product_kind *kind = job->kind;
-    int64_t passes = cut(call->k, kind->depth);
-    job->depth = passes ? round_up(cut(call->k, passes), 32) : kind->depth;
+    job->depth = pass_depth(kind, call->k);
     int64_t column_bytes = job->depth * mn__dtype_bytes(kind->dtype);
-    int64_t wide = round_up(call->n, kind->columns);
-    int64_t panel = call->packed ? wide : PANEL_BYTES / (job->sliver_bytes + 1) * kind->columns;
-    job->panel_columns = least(wide, panel > kind->columns ? panel : kind->columns);
+    int64_t wide = round_up(call->n, MN__TILE_COLUMNS);
+    int64_t slivers = PANEL_BYTES / (panel_bytes(kind, call->k, MN__TILE_COLUMNS) + 1);
+    int64_t most = call->packed ? wide : slivers * MN__TILE_COLUMNS;
+    job->panel_columns = least(wide, most > MN__TILE_COLUMNS ? most : MN__TILE_COLUMNS);
     job->block_columns =
-        least(job->panel_columns, round_up(BLOCK_BYTES / column_bytes, kind->columns));
+        least(job->panel_columns, round_up(BLOCK_BYTES / column_bytes, MN__TILE_COLUMNS));
     job->block_rows = round_up(least(BLOCK_ROWS, call->m), kind->rows);
     while (cut(call->m, job->block_rows) * cut(job->panel_columns, job->block_columns) < 4 * team)
-        if (job->block_columns > job->block_rows && job->block_columns > 2 * kind->columns)
-            job->block_columns = round_up(job->block_columns / 2, kind->columns);
+        if (job->block_columns > job->block_rows && job->block_columns > 2 * MN__TILE_COLUMNS)
+            job->block_columns = round_up(job->block_columns / 2, MN__TILE_COLUMNS);
         else if (job->block_rows > kind->rows)
             job->block_rows = round_up(job->block_rows / 2, kind->rows);
-        else if (job->block_columns > kind->columns)
-            job->block_columns = round_up(job->block_columns / 2, kind->columns);
+        else if (job->block_columns > MN__TILE_COLUMNS)
+            job->block_columns = round_up(job->block_columns / 2, MN__TILE_COLUMNS);
         else
             break;
     enum { SURPLUS = 64 }; /* packing may write a vector past the end */
     job->sliver_a_bytes = round_up(
         kind->rows * round_up(job->depth, 32) * mn__dtype_bytes(kind->dtype) + SURPLUS, 64);
     job->block_a_bytes = job->block_rows / kind->rows * job->sliver_a_bytes;
-    bool sums = call->c_dtype != MN__F32 && passes > 1;
+    bool sums = call->c_dtype != MN__F32 && call->k > job->depth;
     job->partial_floats = sums ? job->block_rows * job->block_columns : 0;
 }
 
 static bool take_scratch(mn__queue *queue, product *job, int teams, int team)
 {
-    int64_t panel = job->call->packed ? 0 : job->panel_columns / job->kind->columns;
-    char *panels = mn__queue_scratch(queue, panel * job->sliver_bytes * teams);
+    int64_t columns = job->call->packed ? 0 : job->panel_columns;
+    char *panels = mn__queue_scratch(queue, panel_bytes(job->kind, job->call->k, columns) * teams);
     job->block_a = mn__queue_scratch(queue, job->block_a_bytes * teams * team);
     job->partial = mn__queue_scratch(queue, job->partial_floats * 4 * teams * team);
     job->panel = job->call->packed ? (char *)job->call->packed->data : panels;
@@ -304,7 +360,7 @@ static product job_of(const product *plan, int64_t index, int lone)
         (first * call->b.outer[0] + second * call->b.outer[1]) * mn__dtype_bytes(call->b.dtype);
     job.c = (char *)call->c + at * mn__dtype_bytes(call->c_dtype);
     if (!call->packed)
-        job.panel += lone * (plan->panel_columns / plan->kind->columns) * plan->sliver_bytes;
+        job.panel += lone * panel_bytes(plan->kind, call->k, plan->panel_columns);
     job.block_a += lone * plan->block_a_bytes;
     job.partial += lone * plan->partial_floats;
     return job;
@@ -318,7 +374,6 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
         return;
     product plan = {
         .call = call, .kind = MN__KERNEL(product_kind)(call->a.dtype, call->m), .b = call->b};
-    plan.sliver_bytes = sliver_bytes(plan.kind, call->k);
     int threads = batch * call->m * call->n * call->k < TINY ? 1 : omp_get_max_threads();
     bool apart = batch >= threads; /* each thread takes whole products */
     int teams = apart ? threads : 1, team = apart ? 1 : threads;
@@ -347,7 +402,7 @@ static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtyp
 {
     (void)queue;
     const mn__product_kind *kind = MN__KERNEL(product_kind)(dtype, 1);
-    int64_t bytes = mn__size_product(cut(n, kind->columns), sliver_bytes(kind, k));
+    int64_t bytes = panel_bytes(kind, k, n);
     return bytes < 0 ? -1 : bytes + (int64_t)sizeof(mn__packed);
 }
 
@@ -367,8 +422,8 @@ static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
     (void)queue;
     const mn__product_kind *kind = MN__KERNEL(product_kind)(packed->dtype, 1);
 #pragma omp parallel
-    pack_slivers(kind, b, packed->k, packed->n, (char *)packed->data, sliver_bytes(kind, packed->k),
-                 omp_get_thread_num(), omp_get_num_threads());
+    pack_panel(kind, b, packed->k, packed->n, (char *)packed->data, omp_get_thread_num(),
+               omp_get_num_threads());
 }
 
 static void pack_free(mn__packed *packed)

@@ -8,12 +8,7 @@
 
 #include "kernel/cpu/vector.h"
 
-enum { COLUMNS = 2 * MN__LANES };
-#if MN__LANES == 16
-enum { ROWS = 14 };
-#else
-enum { ROWS = 6 };
-#endif
+enum { ROWS = MN__LANES == 16 ? 14 : 6, COLUMNS = 2 * MN__LANES };
 
 /* The lines of an operand: element l of line i lies at i * across + l * along. */
 typedef struct lines {
@@ -47,8 +42,11 @@ static inline __attribute__((always_inline)) void copy_f32(float *sliver, int64_
                                                            const lines *x, int64_t used, int64_t k)
 {
     for (int64_t l = 0; l < k; l++)
-        for (int64_t i = 0; i < used; i++)
-            sliver[l * width + i] = value_at(x, i, l);
+        if (x->dtype == MN__F32 && x->across == 1 && used == width) /* constants: moves, no call */
+            memcpy(sliver + l * width, line_at(x, 0, l), (size_t)width * sizeof *sliver);
+        else
+            for (int64_t i = 0; i < used; i++)
+                sliver[l * width + i] = value_at(x, i, l);
 }
 
 /* Writes whole vectors: where width < MN__LANES a row's surplus is overwritten
@@ -82,7 +80,7 @@ static inline __attribute__((always_inline)) void pack_f32(float *sliver, int64_
     if (used < width)
         memset(sliver, 0, (size_t)(k * width) * sizeof *sliver);
     if (x.across == 1 && used == width)
-        copy_f32(sliver, width, &x, width, k);
+        copy_f32(sliver, width, &(lines){x.data, x.dtype, 1, x.along}, width, k);
     else
         copy_f32(sliver, width, &x, used, k);
 }

@@ -1,23 +1,25 @@
 /* The parts of a matrix product: tiles of c, and the packing of a and b.
  *
  * Blocking after Goto and van de Geijn 2008, "Anatomy of high-performance
- * matrix multiplication". c is cut into tiles of `rows` x `columns`. b is
- * packed as slivers of `columns` columns, a as slivers of `rows` rows, both
+ * matrix multiplication". c is cut into tiles of `rows` x MN__TILE_COLUMNS. b
+ * is packed as slivers of so many columns, a as slivers of `rows` rows, both
  * padded with zeros; k is padded to whole steps. */
 #ifndef MN__KERNEL_CPU_PRODUCT_H
 #define MN__KERNEL_CPU_PRODUCT_H
 
 #include "kernel/cpu/level.h"
+#include "kernel/cpu/vector.h"
 
-enum { MN__TILE_ROWS_MAX = 32, MN__TILE_COLUMNS_MAX = 32 };
+/* Every tile is two vectors wide, so that the kinds of a dtype share packed b. */
+enum { MN__TILE_ROWS_MAX = 32, MN__TILE_COLUMNS = 2 * MN__LANES };
 
 /* How one dtype is multiplied at this level. */
 typedef struct mn__product_kind {
-    mn__dtype dtype;       /* of the packed operands */
-    int64_t rows, columns; /* of a tile */
-    int64_t step;          /* the k of one step: 1; 2 (pairs); 32 (tiles) */
-    int64_t depth;         /* the k of one pass over a sliver of a, so that it stays in L1 */
-    /* acc [rows, columns] = a sliver times b sliver over `steps`; `used` rows matter. */
+    mn__dtype dtype; /* of the packed operands */
+    int64_t rows;    /* of a tile */
+    int64_t step;    /* the k of one step: 1; 2 (pairs); 32 (tiles) */
+    int64_t depth;   /* the k of one pass, so that a sliver of a stays in L1; one for a dtype */
+    /* acc [rows, MN__TILE_COLUMNS] = a sliver times b sliver over `steps`; `used` rows matter. */
     void (*tile)(int64_t used, int64_t steps, const void *a, const void *b, float *acc);
     /* `used` rows and k elements of a into a sliver of steps * step; a is F32 or BF16. */
     void (*pack_a)(void *sliver, mn__operand a, int64_t used, int64_t k);

@@ -7,11 +7,7 @@
 #include <immintrin.h>
 #endif
 
-#if MN__LANES == 16
-enum { ROWS = 14, COLUMNS = 2 * MN__LANES };
-#else
-enum { ROWS = 6, COLUMNS = 2 * MN__LANES };
-#endif
+enum { ROWS = MN__LANES == 16 ? 14 : 6, COLUMNS = MN__TILE_COLUMNS };
 
 /* a: [steps, ROWS], b: [steps, COLUMNS]. `count` is constant where this is inlined. */
 static inline __attribute__((always_inline)) void
@@ -56,7 +52,6 @@ static void tile_f32(int64_t used, int64_t steps, const void *a, const void *b, 
 static const mn__product_kind kind_f32 = {
     .dtype = MN__F32,
     .rows = ROWS,
-    .columns = COLUMNS,
     .step = 1,
     .depth = 384,
     .tile = tile_f32,
@@ -110,9 +105,8 @@ static void tile_pairs(int64_t used, int64_t steps, const void *a, const void *b
 static const mn__product_kind kind_pairs = {
     .dtype = MN__BF16,
     .rows = ROWS,
-    .columns = COLUMNS,
     .step = 2,
-    .depth = 768,
+    .depth = 512,
     .tile = tile_pairs,
     .pack_a = MN__KERNEL(pack_a_pairs),
     .pack_b = MN__KERNEL(pack_b_pairs),
@@ -190,7 +184,6 @@ static void tile_amx(int64_t used, int64_t steps, const void *a_sliver, const vo
 static const mn__product_kind kind_amx = {
     .dtype = MN__BF16,
     .rows = AMX_ROWS,
-    .columns = COLUMNS,
     .step = AMX_STEP,
     .depth = 512,
     .tile = tile_amx,
