@@ -52,7 +52,7 @@ static int64_t round_up(int64_t n, int64_t unit)
     return cut(n, unit) * unit;
 }
 
-/* k is packed in passes of this depth, the same for every kind of a dtype. */
+/* k is packed in passes of this depth. */
 static int64_t pass_depth(const mn__product_kind *kind, int64_t k)
 {
     int64_t passes = cut(k, kind->depth);
@@ -119,26 +119,36 @@ typedef struct place {
     panel b;
     float *partial;
     int64_t partial_stride;
-    bool add_partial, last;
+    bool add_partial, add_c, last;
 } place;
 
-/* n is constant where this is inlined for whole tiles. */
+/* n is constant where these are inlined for whole tiles. */
+static inline __attribute__((always_inline)) void
+finish_sums(const mn__matmul *call, float *sum, void *c, int64_t j, int64_t n, bool add_c)
+{
+    if (call->bias)
+        add_row(sum, call->bias + j, MN__F32, n);
+    if (call->activation != MN__LINEAR)
+        MN__KERNEL(activate_row)(call->activation, sum, n);
+    if (add_c)
+        add_row(sum, c, call->c_dtype, n);
+    store_row(c, call->c_dtype, sum, n);
+}
+
+void MN__KERNEL(finish_product)(const mn__matmul *call, float *sum, void *c, int64_t j, int64_t n)
+{
+    finish_sums(call, sum, c, j, n, call->accumulate);
+}
+
 static inline __attribute__((always_inline)) void
 finish_row(const mn__matmul *call, const place *at, float *sum, float *partial, void *c, int64_t n)
 {
     if (at->add_partial)
         add_row(sum, partial, MN__F32, n);
-    if (!at->last) {
+    if (at->last)
+        finish_sums(call, sum, c, at->j, n, at->add_c);
+    else
         store_row(partial, MN__F32, sum, n);
-        return;
-    }
-    if (call->bias)
-        add_row(sum, call->bias + at->j, MN__F32, n);
-    if (call->activation != MN__LINEAR)
-        MN__KERNEL(activate_row)(call->activation, sum, n);
-    if (call->accumulate && call->c_dtype != MN__F32)
-        add_row(sum, c, call->c_dtype, n);
-    store_row(c, call->c_dtype, sum, n);
 }
 
 static void finish_tile(const product *job, const place *at, float *acc)
@@ -171,7 +181,8 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
     bool in_c = call->c_dtype == MN__F32;
     _Alignas(64) float acc[MN__TILE_ROWS_MAX * MN__TILE_COLUMNS];
     at->last = l + depth >= call->k;
-    at->add_partial = l > 0 || (in_c && call->accumulate);
+    at->add_partial = l > 0 || (in_c && call->accumulate && !at->last);
+    at->add_c = call->accumulate && !(in_c && l > 0);
     at->partial_stride = in_c ? call->c_row : job->block_columns;
     for (int64_t j = 0; j < columns; j += MN__TILE_COLUMNS) {
         at->j = first + j;
@@ -372,8 +383,11 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
     int64_t batch = call->batch[0] * call->batch[1];
     if (batch == 0 || call->m == 0 || call->n == 0)
         return;
-    product plan = {
-        .call = call, .kind = MN__KERNEL(product_kind)(call->a.dtype, call->m), .b = call->b};
+    if (MN__KERNEL(is_thin)(call)) {
+        MN__KERNEL(matmul_thin)(queue, call);
+        return;
+    }
+    product plan = {.call = call, .kind = MN__KERNEL(product_kind)(call->a.dtype), .b = call->b};
     int threads = batch * call->m * call->n * call->k < TINY ? 1 : omp_get_max_threads();
     bool apart = batch >= threads; /* each thread takes whole products */
     int teams = apart ? threads : 1, team = apart ? 1 : threads;
@@ -401,7 +415,7 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
 static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
 {
     (void)queue;
-    const mn__product_kind *kind = MN__KERNEL(product_kind)(dtype, 1);
+    const mn__product_kind *kind = MN__KERNEL(product_kind)(dtype);
     int64_t bytes = panel_bytes(kind, k, n);
     return bytes < 0 ? -1 : bytes + (int64_t)sizeof(mn__packed);
 }
@@ -420,7 +434,7 @@ static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__dtype dt
 static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
 {
     (void)queue;
-    const mn__product_kind *kind = MN__KERNEL(product_kind)(packed->dtype, 1);
+    const mn__product_kind *kind = MN__KERNEL(product_kind)(packed->dtype);
 #pragma omp parallel
     pack_panel(kind, b, packed->k, packed->n, (char *)packed->data, omp_get_thread_num(),
                omp_get_num_threads());

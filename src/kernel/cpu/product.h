@@ -10,7 +10,7 @@
 #include "kernel/cpu/level.h"
 #include "kernel/cpu/vector.h"
 
-/* Every tile is two vectors wide, so that the kinds of a dtype share packed b. */
+/* Every tile is two vectors wide. */
 enum { MN__TILE_ROWS_MAX = 32, MN__TILE_COLUMNS = 2 * MN__LANES };
 
 /* How one dtype is multiplied at this level. */
@@ -18,17 +18,24 @@ typedef struct mn__product_kind {
     mn__dtype dtype; /* of the packed operands */
     int64_t rows;    /* of a tile */
     int64_t step;    /* the k of one step: 1; 2 (pairs); 32 (tiles) */
-    int64_t depth;   /* the k of one pass, so that a sliver of a stays in L1; one for a dtype */
+    int64_t depth;   /* the k of one pass, so that a sliver of a stays in L1 */
     /* acc [rows, MN__TILE_COLUMNS] = a sliver times b sliver over `steps`; `used` rows matter. */
     void (*tile)(int64_t used, int64_t steps, const void *a, const void *b, float *acc);
-    /* `used` rows and k elements of a into a sliver of steps * step; a is F32 or BF16. */
+    /* `used` rows and k elements of a into a sliver of whole steps; a is F32 or BF16. */
     void (*pack_a)(void *sliver, mn__operand a, int64_t used, int64_t k);
     /* k elements of `used` columns of b into a sliver. */
     void (*pack_b)(void *sliver, mn__operand b, int64_t used, int64_t k);
     void (*begin)(void), (*end)(void); /* around a thread's tiles, or NULL */
 } mn__product_kind;
 
-/* For inputs of this dtype and about m rows of a. */
-const mn__product_kind *MN__KERNEL(product_kind)(mn__dtype dtype, int64_t m);
+/* For inputs of this dtype. */
+const mn__product_kind *MN__KERNEL(product_kind)(mn__dtype dtype);
+
+/* Bias, activation and sum for n columns of c from j on; `sum` is changed. */
+void MN__KERNEL(finish_product)(const mn__matmul *call, float *sum, void *c, int64_t j, int64_t n);
+
+/* Products of a few rows that need no packing: matmul_thin.c. */
+bool MN__KERNEL(is_thin)(const mn__matmul *call);
+void MN__KERNEL(matmul_thin)(mn__queue *queue, const mn__matmul *call);
 
 #endif

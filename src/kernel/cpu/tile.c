@@ -59,7 +59,7 @@ static const mn__product_kind kind_f32 = {
     .pack_b = MN__KERNEL(pack_b_f32),
 };
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 
 /* The same for pairs of k: a [steps, ROWS] and b [steps, COLUMNS] of pairs. */
 static inline __attribute__((always_inline)) void
@@ -195,15 +195,13 @@ static const mn__product_kind kind_amx = {
 
 #endif
 
-/* Both bf16 kinds read the same packed b, padded for the deeper step. Below
- * VDPBF16PS, bf16 is widened while it is packed. */
-const mn__product_kind *MN__KERNEL(product_kind)(mn__dtype dtype, int64_t m)
+/* Below VDPBF16PS, bf16 is widened while it is packed. */
+const mn__product_kind *MN__KERNEL(product_kind)(mn__dtype dtype)
 {
-    (void)m;
     if (dtype == MN__F32)
         return &kind_f32;
 #if defined(__AMX_BF16__)
-    return m > 8 ? &kind_amx : &kind_pairs;
+    return &kind_amx;
 #elif defined(__AVX512BF16__)
     return &kind_pairs;
 #else
