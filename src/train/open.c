@@ -14,29 +14,38 @@ static mn_status no_memory(mn_error *error)
 
 /* ---- The recipe ------------------------------------------------------------------------ */
 
+/* Trees that say the same, whatever the order of their keys. */
+static bool same_tree(const mn__yaml_node *a, const mn__yaml_node *b)
+{
+    if (!b || a->kind != b->kind || a->count != b->count)
+        return false;
+    if (a->kind == MN__YAML_SCALAR)
+        return !strcmp(a->text, b->text);
+    for (int64_t i = 0; i < a->count; i++) {
+        const mn__yaml_node *other =
+            a->kind == MN__YAML_MAPPING ? mn__yaml_get(b, a->keys[i]->text) : b->items[i];
+        if (!same_tree(a->items[i], other))
+            return false;
+    }
+    return true;
+}
+
 /* A recipe given beside a run that has one must say the same. */
 static mn_status compare_recipes(const mn__trainer *trainer, const mn__train_call *call,
                                  mn_error *error)
 {
     mn__recipe given;
-    mn__string ours = {0}, theirs = {0};
     mn_status status =
         mn__recipe_read(&given, call->recipe, call->overrides, call->override_count, error);
     if (status == MN_OK && given.train.precision == MN__PRECISION_AUTO)
         status =
             mn__recipe_set_precision(&given, (mn__precision)trainer->recipe.train.precision, error);
-    if (status == MN_OK)
-        status = mn__recipe_text(&given, &theirs, error);
-    if (status == MN_OK)
-        status = mn__recipe_text(&trainer->recipe, &ours, error);
-    if (status == MN_OK && strcmp(ours.text, theirs.text))
+    if (status == MN_OK && !same_tree(trainer->recipe.root, given.root))
         status =
             mn__fail(error, MN_ERROR_MISMATCH,
                      "resume with the folder in the recipe's place, and changes as --set",
                      "%s differs from the recipe of the run in %s", call->recipe, call->folder);
     mn__recipe_free(&given);
-    mn__string_free(&ours);
-    mn__string_free(&theirs);
     return status;
 }
 

@@ -2,6 +2,7 @@
 #include "train/plan.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/available.h"
 #include "base/memory.h"
@@ -118,6 +119,33 @@ mn_status mn__plan_make(mn__plan *plan, const mn__recipe *recipe, int64_t vocabu
     return MN_OK;
 }
 
+static mn_status load_vocabulary(const char *path, int64_t *vocabulary, mn_error *error)
+{
+    mn__tokenizer *tokenizer;
+    mn_status status = mn__tokenizer_load(&tokenizer, path, error);
+    if (status != MN_OK)
+        return status;
+    *vocabulary = tokenizer->vocab;
+    mn__tokenizer_free(tokenizer);
+    return MN_OK;
+}
+
+mn_status mn__plan_vocabulary(const mn__recipe *recipe, int64_t *vocabulary, mn_error *error)
+{
+    const char *prepared = recipe->data.prepared, *tokenizer = recipe->prepare.tokenizer;
+    if (*prepared && mn__file_is_folder(prepared))
+        return load_vocabulary(prepared, vocabulary, error);
+    *vocabulary = recipe->prepare.train_vocab;
+    if (*vocabulary > 0)
+        return MN_OK;
+    for (int i = 0; mn__tokenizer_types[i]; i++)
+        if (!strcmp(mn__tokenizer_types[i]->name, tokenizer) && mn__tokenizer_types[i]->learner_new)
+            return mn__fail(
+                error, MN_ERROR_OPTION, "run `mneme prepare` and name its folder in data.prepared",
+                "%s: how many %s there are is only known from the data", recipe->path, tokenizer);
+    return load_vocabulary(tokenizer, vocabulary, error);
+}
+
 static double mebibytes(int64_t bytes)
 {
     return (double)bytes / (1 << 20);
@@ -188,7 +216,7 @@ double mn__peak_measure(mn__device *device, mn__dtype dtype)
     double seconds = time_product(device, dtype, n, 1);
     if (seconds > 0 && seconds < SLOW) {
         n = 2048;
-        seconds = time_product(device, dtype, n, 2);
+        seconds = time_product(device, dtype, n, 1);
     }
     return seconds > 0 ? 2 * pow((double)n, 3) / seconds : 0;
 }

@@ -23,6 +23,11 @@ typedef struct mn__plan {
     double seconds;             /* of a step at that peak: the least it can take; 0: not known */
 } mn__plan;
 
+/* The ids of the tokenizer that a recipe names: of its prepared data set, where
+ * there is one, else of `bytes`, data.train_vocab or a tokenizer's files. One that
+ * is only learned from the data is MN_ERROR_OPTION. */
+mn_status mn__plan_vocabulary(const mn__recipe *recipe, int64_t *vocabulary, mn_error *error);
+
 /* device: where the peak is measured (some tenths of a second); NULL: it is not. */
 mn_status mn__plan_make(mn__plan *plan, const mn__recipe *recipe, int64_t vocabulary,
                         mn__device *device, mn_error *error);

@@ -1,0 +1,114 @@
+/* mneme plan: what a recipe needs, before it runs (train/plan.h). */
+#include "cli/plan.h"
+
+#include "base/threads.h"
+#include "cli/cli.h"
+#include "cli/help.h"
+#include "cli/table.h"
+
+typedef struct plan_options {
+    mn__string_list set;
+    int64_t threads;
+    bool json;
+} plan_options;
+
+static const mn__option own[] = {
+    MN__LIST(plan_options, set, "", "change the recipe: section.key=value, as often as wanted"),
+    MN__INT(plan_options, threads, "0", 0, 4096, "threads that compute; 0: the recipe's choice"),
+    MN__BOOL(plan_options, json, "false", "print JSON"),
+    MN__OPTIONS_END,
+};
+static const mn__option *const tables[] = {own, NULL};
+
+json_t *mn__plan_json(const mn__plan *plan)
+{
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, "
+        "s:f}",
+        "parameters", (json_int_t)plan->parameters, "weights_bytes", (json_int_t)plan->weights,
+        "gradients_bytes", (json_int_t)plan->gradients, "bf16_copies_bytes",
+        (json_int_t)plan->copies, "moments_bytes", (json_int_t)plan->moments, "states_bytes",
+        (json_int_t)plan->states, "activations_bytes", (json_int_t)plan->activations, "total_bytes",
+        (json_int_t)plan->total, "available_bytes", (json_int_t)plan->available, "state_row_bytes",
+        (json_int_t)plan->state_row, "state_bytes_per_thousand_tokens",
+        (json_int_t)plan->state_per_thousand, "tokens_per_step", (json_int_t)plan->tokens,
+        "matrix_flops_per_step", plan->products, "attention_flops_per_step", plan->attention,
+        "peak_flops_per_second", plan->peak, "seconds_per_step_at_peak", plan->seconds);
+}
+
+static mn_status print(const char *path, const mn__plan *plan, int64_t steps, mn_error *error)
+{
+    static const mn__column columns[] = {{"name", "what", 0}, {"value", "needed", 4}, {0}};
+    const double MIB = 1 << 20;
+    json_t *rows = json_pack(
+        "[{s:s,s:I},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},"
+        "{s:s,s:f},{s:s,s:I},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f}]",
+        "name", "parameters", "value", (json_int_t)plan->parameters, "name", "weights, MiB",
+        "value", (double)plan->weights / MIB, "name", "their gradients, MiB", "value",
+        (double)plan->gradients / MIB, "name", "bf16 copies, MiB", "value",
+        (double)plan->copies / MIB, "name", "optimiser's moments, MiB", "value",
+        (double)plan->moments / MIB, "name", "attention state, all rows, MiB", "value",
+        (double)plan->states / MIB, "name", "activations at their peak, MiB", "value",
+        (double)plan->activations / MIB, "name", "in all, MiB", "value", (double)plan->total / MIB,
+        "name", "available here, MiB", "value", (double)plan->available / MIB, "name",
+        "tokens of a step", "value", (json_int_t)plan->tokens, "name",
+        "state of a thousand tokens more, a row, MiB", "value",
+        (double)plan->state_per_thousand / MIB, "name", "GFLOP of a step", "value",
+        (plan->products + plan->attention) / 1e9, "name", "peak of this machine, GFLOP/s", "value",
+        plan->peak / 1e9, "name", "hours of all steps, were all at the peak", "value",
+        plan->seconds * (double)steps / 3600);
+    mn__string text = {0};
+    mn__string_printf(&text, "%s\n\n", path);
+    mn__table_put(&text, columns, rows);
+    json_decref(rows);
+    return mn__print(&text, error);
+}
+
+static mn_status plan_recipe(const mn__call *call, mn__recipe *recipe, mn_error *error)
+{
+    const plan_options *options = call->options;
+    mn__threads_set((int)(options->threads ? options->threads : recipe->train.threads));
+    mn__device device;
+    mn_status status = mn__device_open(&device, error);
+    if (status != MN_OK)
+        return status;
+    int64_t vocabulary;
+    mn__plan plan;
+    if (recipe->train.precision == MN__PRECISION_AUTO)
+        status = mn__recipe_set_precision(recipe, mn__precision_best(&device), error);
+    if (status == MN_OK)
+        status = mn__plan_vocabulary(recipe, &vocabulary, error);
+    if (status == MN_OK)
+        status = mn__plan_make(&plan, recipe, vocabulary, &device, error);
+    mn__device_close(&device);
+    if (status != MN_OK)
+        return status;
+    status = options->json ? mn__table_json(mn__plan_json(&plan), error)
+                           : print(recipe->path, &plan, recipe->train.steps, error);
+    return status == MN_OK ? mn__plan_check(&plan, error) : status;
+}
+
+static mn_status run(mn__call *call, mn_error *error)
+{
+    const plan_options *options = call->options;
+    mn__recipe recipe;
+    mn_status status =
+        mn__recipe_read(&recipe, call->operands[0], options->set.items, options->set.count, error);
+    if (status == MN_OK)
+        status = plan_recipe(call, &recipe, error);
+    mn__recipe_free(&recipe);
+    return status;
+}
+
+const mn__verb mn__verb_plan = {
+    .name = "plan",
+    .operands = "RECIPE",
+    .least = 1,
+    .most = 1,
+    .summary = "say what memory and time a recipe needs, without running it",
+    .details = "The recipe's own step is run with sizes alone, without arithmetic, until its\n"
+               "memories are full. Ends with status 6 where the run would not fit here.",
+    .tables = tables,
+    .options_bytes = sizeof(plan_options),
+    .run = run,
+};

@@ -1,0 +1,262 @@
+/* The trainer: it learns, it resumes to the bit, it says what is wrong. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "model/run.h"
+#include "support/folder.h"
+#include "support/training.h"
+
+#define OVERRIDES(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static int setup(void **state)
+{
+    int status = folder_make(state);
+    training_make(*state);
+    return status;
+}
+
+static void expect(const training *how, mn_status status, const char *message)
+{
+    mn_error error = {.code = MN_OK};
+    assert_int_equal(training_run(how, NULL, &error), status);
+    if (!strstr(error.message, message))
+        fail_msg("`%s` says nothing of `%s`", error.message, message);
+}
+
+/* ---- Learning ----------------------------------------------------------------------- */
+
+/* The text's words are drawn from twelve with equal chances: 0.45 nats a byte.
+ * Half of what lies between that and knowing nothing is learned soon. */
+static void test_it_learns(void **state)
+{
+    training how = {.folder = *state, .run = "learns"};
+    how.overrides = OVERRIDES("train.steps=80", "schedule.rate=3e-2", "train.log_every=10",
+                              "train.validate_every=20");
+    mn__train_result result = training_good(&how);
+    assert_int_equal(result.step, 80);
+    assert_int_equal(result.tokens, 80 * 4 * 16);
+    assert_true(result.loss < 3 && result.best < 3);             /* from ln 256 = 5.5 */
+    assert_true(fabs(result.bits_per_nat * log(2) - 1) < 1e-12); /* bytes */
+    assert_int_equal(training_count(*state, "learns", "train"), 8);
+    assert_int_equal(training_count(*state, "learns", "validation"), 4);
+}
+
+/* The parts' gradients add up to the batch's, but for rounding. */
+static void test_accumulation(void **state)
+{
+    training how = {.folder = *state, .run = "whole"};
+    how.overrides = OVERRIDES("model.dropout=0", "train.steps=8");
+    mn__train_result whole = training_good(&how);
+    how.run = "parts";
+    how.overrides = OVERRIDES("model.dropout=0", "train.steps=8", "train.accumulate=4");
+    mn__train_result parts = training_good(&how);
+    assert_true(fabs(whole.best - parts.best) < 1e-3 * whole.best);
+}
+
+static void test_update_every(void **state)
+{
+    training how = {.folder = *state, .run = "every"};
+    how.overrides = OVERRIDES("train.update_every=3", "train.update_every_from=4");
+    training_good(&how);
+    mn__safetensors *file;
+    assert_int_equal(
+        mn__safetensors_open(&file, folder_path(*state, "every/last.safetensors"), NULL), MN_OK);
+    const char *counters = mn__safetensors_metadata(file, "train");
+    assert_non_null(strstr(counters, "\"updates\": 8")); /* 1 2 3 4 7 10 13 16 */
+    mn__safetensors_close(file);
+}
+
+static void test_adafactor_and_bf16(void **state)
+{
+    training how = {.folder = *state, .run = "adafactor"};
+    how.overrides = OVERRIDES("optimizer={type: adafactor, factor_from: 8}", "train.precision=bf16",
+                              "schedule={type: rsqrt_normalized, rate: 0.05, warmup: 4}");
+    assert_true(training_good(&how).loss < 5.3); /* from 5.5 */
+}
+
+/* ---- Resuming ------------------------------------------------------------------------- */
+
+static void resume_after_stop(void *folder, const char *name, const char *const *overrides)
+{
+    char whole[64], halves[64];
+    snprintf(whole, sizeof whole, "%s-whole", name);
+    snprintf(halves, sizeof halves, "%s-halves", name);
+    training how = {.folder = folder, .run = whole, .overrides = overrides};
+    training_good(&how);
+    how.run = halves;
+    for (int64_t stop = 5; stop < 16; stop += 6) { /* between lines, checkpoints, validations */
+        how.stop_after = stop;
+        expect(&how, MN_ERROR_INTERRUPTED, "stopped at step");
+        how.resume = true;
+    }
+    how.stop_after = 0;
+    training_good(&how);
+    training_compare(folder, whole, halves);
+}
+
+static void test_stop_and_resume(void **state)
+{
+    resume_after_stop(*state, "plain", NULL);
+}
+
+static void test_stop_and_resume_with_everything(void **state)
+{
+    resume_after_stop(*state, "documents",
+                      OVERRIDES("data.style=documents", "data.shuffle=true", "train.accumulate=2",
+                                "train.update_every=2", "train.update_every_from=3",
+                                "train.unroll=2", "optimizer={type: adafactor, momentum: 0.9}"));
+}
+
+static void test_folders_and_recipes_are_guarded(void **state)
+{
+    training how = {.folder = *state, .run = "guarded"};
+    how.overrides = OVERRIDES("train.steps=6");
+    training_good(&how);
+    expect(&how, MN_ERROR_USAGE, "holds a training already");
+    how.resume = true;
+    training_good(&how); /* over both recipes: the same */
+    how.overrides = OVERRIDES("train.steps=6", "optimizer.beta2=0.9");
+    training_good(&how);
+    how.recipe = folder_path(*state, "other.yaml");
+    int64_t bytes;
+    char *text = folder_read(folder_path(*state, "recipe.yaml"), &bytes);
+    mn__string commented = {0};
+    mn__string_printf(&commented, "%s# a comment says nothing\n", text);
+    folder_write(how.recipe, commented.text, commented.bytes);
+    training_good(&how);
+    mn__string_free(&commented);
+    free(text);
+    how.recipe = NULL;
+    how.overrides = OVERRIDES("train.steps=6");
+    expect(&how, MN_ERROR_MISMATCH, "differs from the recipe");
+    how.recipe = folder_path(*state, "guarded");
+    how.overrides = OVERRIDES("train.steps=8");
+    assert_int_equal(training_good(&how).step, 8);
+    how.overrides = OVERRIDES("model.width=32");
+    expect(&how, MN_ERROR_MISMATCH, "another size");
+}
+
+/* ---- Starting from weights ------------------------------------------------------------- */
+
+static void test_from(void **state)
+{
+    training first = {.folder = *state, .run = "first"};
+    mn__train_result taught = training_good(&first);
+    training how = {.folder = *state, .run = "second", .from = folder_path(*state, "first")};
+    how.overrides = OVERRIDES("train.steps=1", "schedule.warmup=0", "schedule.rate=0",
+                              "train.validate_every=1");
+    assert_true(training_good(&how).best == taught.best);
+    how.run = "third";
+    how.overrides = OVERRIDES("train.steps=1", "schedule.warmup=0", "model.tied=false");
+    expect(&how, MN_ERROR_MISMATCH, "lacks 1 weights: head.weight");
+    how.overrides =
+        OVERRIDES("train.steps=1", "schedule.warmup=0", "model.tied=false", "train.allow_new=true");
+    training_good(&how);
+    how.run = "fourth";
+    how.overrides = OVERRIDES("train.steps=1", "schedule.warmup=0", "model.width=32");
+    expect(&how, MN_ERROR_MISMATCH, "another size");
+}
+
+static void test_a_run_is_opened(void **state)
+{
+    training how = {.folder = *state, .run = "opened"};
+    mn__train_result result = training_good(&how);
+    mn__device device;
+    mn__run run;
+    mn_error error;
+    assert_int_equal(mn__device_open(&device, &error), MN_OK);
+    const char *folder = folder_path(*state, "opened");
+    if (mn__run_open(&run, &device, folder, OVERRIDES("attention.memory=32"), 1, &error) != MN_OK)
+        fail_msg("%s", error.message);
+    assert_string_equal(run.weights_file, "best.safetensors");
+    assert_int_equal(run.step, result.best_step);
+    assert_int_equal(run.segment, 16);
+    assert_int_equal(run.tokenizer->vocab, 256);
+    assert_int_equal(strlen(run.fingerprint), 32);
+    mn__safetensors *file;
+    const char *best = folder_path(*state, "opened/best.safetensors");
+    assert_int_equal(mn__safetensors_open(&file, best, NULL), MN_OK);
+    for (int64_t i = 0; i < run.params.count; i++) {
+        const mn__param *param = run.params.items[i];
+        const mn__safetensor *tensor = mn__safetensors_find(file, param->name);
+        assert_memory_equal(param->value.data, tensor->data, (size_t)tensor->bytes);
+    }
+    mn__safetensors_close(file);
+    mn__run_close(&run);
+    assert_int_equal(mn__run_open(&run, &device, folder, OVERRIDES("train.steps=3"), 1, &error),
+                     MN_ERROR_OPTION);
+    assert_int_equal(mn__run_open(&run, &device, folder, OVERRIDES("model.width=32"), 1, &error),
+                     MN_ERROR_MISMATCH);
+    assert_int_equal(mn__run_open(&run, &device, folder_path(*state, "data"), NULL, 0, &error),
+                     MN_ERROR_IO);
+    mn__device_close(&device);
+}
+
+/* ---- What goes wrong --------------------------------------------------------------------- */
+
+static void test_numbers_that_are_not_finite(void **state)
+{
+    training how = {.folder = *state, .run = "infinite"};
+    how.overrides = OVERRIDES("schedule={type: constant, rate: 1000}", "optimizer.epsilon=0",
+                              "train.clip=0", "optimizer.decay=1");
+    mn_error error;
+    assert_int_equal(training_run(&how, NULL, &error), MN_ERROR_NUMBER);
+    assert_non_null(strstr(error.message, "not finite"));
+    how.run = "skipping";
+    how.overrides =
+        OVERRIDES("schedule={type: constant, rate: 1000}", "optimizer.epsilon=0", "train.clip=0",
+                  "optimizer.decay=1", "train.non_finite=skip", "train.validate_every=0");
+    assert_int_equal(training_good(&how).step, 16);
+    assert_true(training_count(*state, "skipping", "skipped") > 0);
+}
+
+static void test_too_large_a_run_is_refused(void **state)
+{
+    training how = {.folder = *state, .run = "huge"};
+    how.overrides = OVERRIDES("model.width=131072", "model.heads=64", "model.depth=96");
+    expect(&how, MN_ERROR_MEMORY, "moments");
+}
+
+static void test_contradictions(void **state)
+{
+    training how = {.folder = *state, .run = "wrong"};
+    how.overrides = OVERRIDES("train.stepz=3");
+    expect(&how, MN_ERROR_OPTION, "stepz");
+    how.overrides = OVERRIDES("trian.steps=3");
+    expect(&how, MN_ERROR_OPTION, "trian");
+    how.overrides = OVERRIDES("train.accumulate=3");
+    expect(&how, MN_ERROR_OPTION, "do not divide");
+    how.overrides = OVERRIDES("data.validation=0", "data.prepared=");
+    expect(&how, MN_ERROR_OPTION, "no text for validation");
+    how.overrides = OVERRIDES("data.data=[x]");
+    expect(&how, MN_ERROR_OPTION, "data");
+    how.overrides = OVERRIDES("train.unroll=2", "data.reset=segment");
+    expect(&how, MN_ERROR_OPTION, "begin anew");
+    how.overrides = OVERRIDES("schedule.warmup=16");
+    expect(&how, MN_ERROR_OPTION, "leaves none");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_it_learns),
+        cmocka_unit_test(test_accumulation),
+        cmocka_unit_test(test_update_every),
+        cmocka_unit_test(test_adafactor_and_bf16),
+        cmocka_unit_test(test_stop_and_resume),
+        cmocka_unit_test(test_stop_and_resume_with_everything),
+        cmocka_unit_test(test_folders_and_recipes_are_guarded),
+        cmocka_unit_test(test_from),
+        cmocka_unit_test(test_a_run_is_opened),
+        cmocka_unit_test(test_numbers_that_are_not_finite),
+        cmocka_unit_test(test_too_large_a_run_is_refused),
+        cmocka_unit_test(test_contradictions),
+    };
+    return cmocka_run_group_tests(tests, setup, folder_remove);
+}
