@@ -38,6 +38,8 @@ static double combine(mn__binary operation, double a, double b)
         return a - b;
     case MN__MULTIPLY:
         return a * b;
+    case MN__DIVIDE:
+        return a / b;
     }
     return 0;
 }

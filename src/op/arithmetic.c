@@ -2,7 +2,8 @@
  * tensor and one row; and the product with a constant.
  *
  *   a + b: da += d, db += d;  a - b: db -= d;  a b: da += d b, db += d a
- * where db of a row is summed over all rows. */
+ * where db of a row is summed over all rows; and quotients of one size:
+ *   y = a / b: da += d / b, db -= (d / b) y */
 #include "op/common.h"
 
 typedef struct arithmetic_record {
@@ -104,6 +105,42 @@ mn__var *mn__op_subtract(mn__tape *tape, mn__var *a, mn__var *b)
 mn__var *mn__op_multiply(mn__tape *tape, mn__var *a, mn__var *b)
 {
     return arithmetic(tape, "multiply", MN__MULTIPLY, a, b);
+}
+
+/* ---- Divide --------------------------------------------------------------------------- */
+
+static void divide_backward(mn__tape *tape, mn__record *base)
+{
+    arithmetic_record *record = (arithmetic_record *)base;
+    mn__tensor d = mn__tape_gradient_of(tape, base->out);
+    mn__tensor slope = mn__op_scratch(tape, MN__F32, &d);
+    if (!slope.data)
+        return;
+    mn__op_binary(tape, MN__DIVIDE, &slope, &d, &record->b->value);
+    mn__tape_contribute(tape, record->a, 1, &slope);
+    mn__op_binary(tape, MN__MULTIPLY, &slope, &slope, &base->out->value);
+    mn__tape_contribute(tape, record->b, -1, &slope);
+}
+
+mn__var *mn__op_divide(mn__tape *tape, mn__var *a, mn__var *b)
+{
+    if (!a || !b)
+        return NULL;
+    if (!mn__tensor_same_size(&a->value, &b->value))
+        return mn__op_fail_sizes(tape, "divide", "b has the size of a", "a", &a->value, "b",
+                                 &b->value);
+    mn__var *out = mn__tape_new(tape, a->value.dtype, a->value.rank, a->value.size);
+    if (!out)
+        return NULL;
+    mn__op_binary(tape, MN__DIVIDE, &out->value, &a->value, &b->value);
+    if (!mn__tape_wants(tape, (mn__var *const[]){a, b}, 2))
+        return out;
+    arithmetic_record *record = mn__tape_record(tape, sizeof *record, out, divide_backward);
+    if (!record)
+        return NULL;
+    record->a = a;
+    record->b = b;
+    return out;
 }
 
 /* ---- Scale ---------------------------------------------------------------------------- */

@@ -1,5 +1,7 @@
 /* Rows by index: gather and scatter, each the other's gradient, and the
  * largest of each row. */
+#include <string.h>
+
 #include "op/common.h"
 
 typedef struct index_record {
@@ -8,14 +10,55 @@ typedef struct index_record {
     const int32_t *index;
 } index_record;
 
+/* x [N, C] is one group, x [groups, N, C] several, each with indices of its own. */
 static bool check_rank(mn__tape *tape, const char *operation, const mn__var *x)
 {
     char sizes[64];
-    if (x->value.rank == 2)
+    if (x->value.rank == 2 || x->value.rank == 3)
         return true;
-    mn__tape_fail(tape, MN_ERROR_MISMATCH, "reshape it to [rows, width]", "%s: x is %s", operation,
-                  mn__tensor_sizes(&x->value, sizes));
+    mn__tape_fail(tape, MN_ERROR_MISMATCH, "reshape it to [rows, width] or [groups, rows, width]",
+                  "%s: x is %s", operation, mn__tensor_sizes(&x->value, sizes));
     return false;
+}
+
+static int64_t groups_of(const mn__tensor *x)
+{
+    return x->rank == 3 ? x->size[0] : 1;
+}
+
+/* Group g of x [N, C] or [groups, N, C]. */
+static mn__matrix group(const mn__tensor *x, int64_t g)
+{
+    mn__tensor one = x->rank == 3 ? mn__tensor_slice(x, 0, g, 1) : *x;
+    return mn__tensor_matrix(&one, 0);
+}
+
+/* A var like x with other rows. */
+static mn__var *with_rows(mn__tape *tape, mn__dtype dtype, const mn__tensor *x, int64_t rows)
+{
+    mn__tensor like = *x;
+    like.size[x->rank - 2] = rows;
+    return mn__tape_new(tape, dtype, like.rank, like.size);
+}
+
+/* to = from[index], group by group. */
+static void gather(mn__tape *tape, const mn__tensor *to, const mn__tensor *from,
+                   const int32_t *index)
+{
+    mn__queue *queue = &tape->device->queue;
+    int64_t count = to->size[to->rank - 2];
+    for (int64_t g = 0, groups = groups_of(to); g < groups; g++)
+        queue->kernels->gather(queue, group(to, g), group(from, g), index + g * count, 1);
+}
+
+/* to[index] += from. */
+static void scatter_add(mn__tape *tape, const mn__tensor *to, const mn__tensor *from,
+                        const int32_t *index)
+{
+    mn__queue *queue = &tape->device->queue;
+    int64_t count = from->size[from->rank - 2];
+    for (int64_t g = 0, groups = groups_of(to); g < groups; g++)
+        queue->kernels->scatter_add(queue, group(to, g), group(from, g), index + g * count, 1);
 }
 
 static mn__var *recorded(mn__tape *tape, mn__var *out, mn__var *x, const int32_t *index,
@@ -36,28 +79,24 @@ static mn__var *recorded(mn__tape *tape, mn__var *out, mn__var *x, const int32_t
 static void gather_backward(mn__tape *tape, mn__record *base)
 {
     index_record *record = (index_record *)base;
-    mn__queue *queue = &tape->device->queue;
     mn__tensor d = mn__tape_gradient_of(tape, base->out);
     mn__op_target dx = mn__op_target_float(tape, record->x);
     if (!dx.gradient.data)
         return;
-    queue->kernels->scatter_add(queue, mn__tensor_matrix(&dx.gradient, 0), mn__tensor_matrix(&d, 0),
-                                record->index, 1);
+    scatter_add(tape, &dx.gradient, &d, record->index);
     mn__op_target_finish(tape, &dx);
 }
 
 mn__var *mn__op_gather(mn__tape *tape, mn__var *x, const int32_t *index, int64_t count)
 {
     if (!x || !check_rank(tape, "gather", x) ||
-        !mn__op_check_index(tape, "gather", index, count, x->value.size[0]))
+        !mn__op_check_index(tape, "gather", index, groups_of(&x->value) * count,
+                            x->value.size[x->value.rank - 2]))
         return NULL;
-    int64_t size[2] = {count, x->value.size[1]};
-    mn__var *out = mn__tape_new(tape, x->value.dtype, 2, size);
+    mn__var *out = with_rows(tape, x->value.dtype, &x->value, count);
     if (!out)
         return NULL;
-    mn__queue *queue = &tape->device->queue;
-    queue->kernels->gather(queue, mn__tensor_matrix(&out->value, 0),
-                           mn__tensor_matrix(&x->value, 0), index, 1);
+    gather(tape, &out->value, &x->value, index);
     return recorded(tape, out, x, index, gather_backward);
 }
 
@@ -66,33 +105,47 @@ mn__var *mn__op_gather(mn__tape *tape, mn__var *x, const int32_t *index, int64_t
 static void scatter_backward(mn__tape *tape, mn__record *base)
 {
     index_record *record = (index_record *)base;
-    mn__queue *queue = &tape->device->queue;
     mn__tensor d = mn__tape_gradient_of(tape, base->out);
     mn__op_target dx = mn__op_target_set(tape, record->x);
     if (!dx.gradient.data)
         return;
-    queue->kernels->gather(queue, mn__tensor_matrix(&dx.gradient, 0), mn__tensor_matrix(&d, 0),
-                           record->index, 1);
+    gather(tape, &dx.gradient, &d, record->index);
     mn__op_target_finish(tape, &dx);
 }
 
 mn__var *mn__op_scatter(mn__tape *tape, mn__var *x, const int32_t *index, int64_t rows)
 {
     if (!x || !check_rank(tape, "scatter", x) ||
-        !mn__op_check_index(tape, "scatter", index, x->value.size[0], rows))
+        !mn__op_check_index(tape, "scatter", index,
+                            groups_of(&x->value) * x->value.size[x->value.rank - 2], rows))
         return NULL;
-    int64_t size[2] = {rows, x->value.size[1]};
-    mn__var *out = mn__tape_new(tape, MN__F32, 2, size);
+    mn__var *out = with_rows(tape, MN__F32, &x->value, rows);
     if (!out)
         return NULL;
-    mn__queue *queue = &tape->device->queue;
     mn__op_fill(tape, &out->value, 0);
-    queue->kernels->scatter_add(queue, mn__tensor_matrix(&out->value, 0),
-                                mn__tensor_matrix(&x->value, 0), index, 1);
+    scatter_add(tape, &out->value, &x->value, index);
     return recorded(tape, out, x, index, scatter_backward);
 }
 
 /* ---- The largest of each row ---------------------------------------------------------------- */
+
+/* Keeps what was chosen, or puts in its place what was kept of another run. */
+static bool replay(mn__tape *tape, int32_t *indices, int64_t count)
+{
+    mn__choices *choices = tape->choices;
+    if (!choices)
+        return true;
+    if (choices->next + count > choices->capacity) {
+        mn__tape_fail(tape, MN_ERROR_MISMATCH, "make room for all choices of the run",
+                      "top_k: more choices than the %lld to be kept", (long long)choices->capacity);
+        return false;
+    }
+    int32_t *kept = choices->index + choices->next;
+    memcpy(choices->replaying ? indices : kept, choices->replaying ? kept : indices,
+           (size_t)count * sizeof *kept);
+    choices->next += count;
+    return true;
+}
 
 int32_t *mn__op_top_k(mn__tape *tape, mn__var *x, int64_t k, float **values)
 {
@@ -118,5 +171,5 @@ int32_t *mn__op_top_k(mn__tape *tape, mn__var *x, int64_t k, float **values)
     }
     if (values)
         *values = largest;
-    return indices;
+    return replay(tape, indices, rows * k) ? indices : NULL;
 }

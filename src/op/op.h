@@ -49,6 +49,8 @@ mn__var *mn__op_dropout(mn__tape *tape, mn__var *x, float p);
 mn__var *mn__op_add(mn__tape *tape, mn__var *a, mn__var *b);
 mn__var *mn__op_subtract(mn__tape *tape, mn__var *a, mn__var *b);
 mn__var *mn__op_multiply(mn__tape *tape, mn__var *a, mn__var *b);
+/* a / b of one size. */
+mn__var *mn__op_divide(mn__tape *tape, mn__var *a, mn__var *b);
 mn__var *mn__op_scale(mn__tape *tape, mn__var *x, float factor);
 /* F32 [1]: the sum of all elements, their mean, the mean of their squares. */
 mn__var *mn__op_sum(mn__tape *tape, mn__var *x);
@@ -69,12 +71,14 @@ mn__var *mn__op_reshape(mn__tape *tape, mn__var *x, int rank, const int64_t *siz
 mn__var *mn__op_detach(mn__tape *tape, mn__var *x);
 
 /* Rows by index: x [N, C], index [count] in caller's memory: [count, C];
- * index < 0: zeros. */
+ * index < 0: zeros. In groups: x [groups, N, C], index [groups, count] within
+ * each: [groups, count, C]. */
 mn__var *mn__op_gather(mn__tape *tape, mn__var *x, const int32_t *index, int64_t count);
-/* out [rows, C] = 0; out[index[i]] += x[i]. F32. */
+/* out [rows, C] = 0; out[index[i]] += x[i] (index < 0: not). F32. In groups: x
+ * [groups, count, C] to [groups, rows, C]. */
 mn__var *mn__op_scatter(mn__tape *tape, mn__var *x, const int32_t *index, int64_t rows);
 /* The k largest per row of x [..., N]: indices [rows, k] in the step's memory,
- * and values if not NULL; no gradient passes. NULL on failure. */
+ * and values if not NULL; no gradient passes. NULL on failure. See tape->choices. */
 int32_t *mn__op_top_k(mn__tape *tape, mn__var *x, int64_t k, float **values);
 
 /* ---- Attention ------------------------------------------------------------------ */

@@ -39,6 +39,15 @@ struct mn__record {
     mn__var *out; /* walked only if this has a gradient */
 };
 
+/* The discrete choices of a run (mn__op_top_k's indices, in order), kept or
+ * replayed: two programs can be compared only where they choose alike, and
+ * rounding decides near ties. For tests. */
+typedef struct mn__choices {
+    bool replaying;
+    int32_t *index; /* [capacity], the caller's */
+    int64_t capacity, next;
+} mn__choices;
+
 struct mn__tape {
     mn__device *device;
     mn__params *params;
@@ -46,6 +55,7 @@ struct mn__tape {
     bool recording;
     bool training;         /* dropout is on */
     bool rehearsing;       /* not recording a block that runs again in backward: to the same bits */
+    mn__choices *choices;  /* NULL: choices are neither kept nor replayed */
     mn__random_key random; /* seed and step; `operation` counts draws */
     mn__arena nodes;       /* vars and records */
     mn__store values;      /* tensors that live to the step's end */

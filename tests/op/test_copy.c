@@ -246,8 +246,8 @@ static void wrong_sizes_are_named(void **state)
                    "concat: the first part is [2, 3], another is [2, 4]");
     expect_failure(&b, mn__op_embed(tape, VAR(4, 3), (int32_t[]){0, 4}, 1, 2, 1),
                    "embed: index 4 at place 1 of 2, of a table of 4 rows");
-    expect_failure(&b, mn__op_gather(tape, VAR(4, 3, 2), (int32_t[]){0}, 1),
-                   "gather: x is [4, 3, 2]");
+    expect_failure(&b, mn__op_gather(tape, VAR(4, 3, 2, 2), (int32_t[]){0}, 1),
+                   "gather: x is [4, 3, 2, 2]");
     expect_failure(&b, mn__op_scatter(tape, VAR(1, 3), (int32_t[]){7}, 7),
                    "scatter: index 7 at place 0 of 1, of a table of 7 rows");
     assert_null(mn__op_top_k(tape, VAR(2, 3), 4, NULL));

@@ -131,6 +131,43 @@ static void arithmetic(void **state)
         }
 }
 
+/* a / (b b + 1) */
+static mn__var *build_quotient(mn__tape *tape, mn__var *const *in, const void *c)
+{
+    static float ones[128];
+    int64_t columns = ((const context *)c)->columns;
+    for (int64_t i = 0; i < columns; i++)
+        ones[i] = 1;
+    mn__var *one = mn__tape_constant(tape, mn__tensor_of(ones, MN__F32, 1, &columns));
+    mn__var *square = mn__op_multiply(tape, in[1], in[1]);
+    return mn__op_divide(tape, in[0], mn__op_add(tape, square, one));
+}
+
+static void define_quotient(const double *const *in, double *out, const void *c)
+{
+    const context *k = c;
+    for (int64_t i = 0; i < k->rows * k->columns; i++)
+        out[i] = in[0][i] / (in[1][i] * in[1][i] + 1);
+}
+
+static void quotients(void **state)
+{
+    (void)state;
+    for (int i = 0; i < WIDTHS; i++) {
+        context c = {.rows = ROWS, .columns = widths[i]};
+        op_check(&(op_case){.name = "divide",
+                            .inputs = 2,
+                            .input = {{OP_COMPUTE, 2, {ROWS, widths[i]}, 0},
+                                      {OP_COMPUTE, 2, {ROWS, widths[i]}, 0}},
+                            .build = build_quotient,
+                            .define = define_quotient,
+                            .context = &c,
+                            .outputs = ROWS * widths[i],
+                            .terms = 4,
+                            .roundings = 6});
+    }
+}
+
 static mn__var *build_square(mn__tape *tape, mn__var *const *in, const void *c)
 {
     (void)c;
@@ -312,6 +349,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations),
         cmocka_unit_test(arithmetic),
+        cmocka_unit_test(quotients),
         cmocka_unit_test(one_var_in_many_places),
         cmocka_unit_test(sums),
         cmocka_unit_test(dropout),

@@ -176,6 +176,10 @@ static void rope(void **state)
 static const int32_t ids[] = {3, 0, -1, 3, 1, 3};
 enum { IDS = 6, TABLE = 5 };
 
+/* Two groups, each with indices of its own. */
+static const int32_t grouped_ids[] = {3, 0, -1, 3, 1, 3, 2, 2, 4, -1, 0, 1};
+enum { GROUPS = 2 };
+
 typedef struct index_context {
     int64_t columns, rows; /* rows of the result */
     double scale;
@@ -190,6 +194,19 @@ static void define_rows(const double *const *in, double *out, const void *contex
         for (int64_t k = 0; k < c->columns && ids[i] >= 0; k++) {
             int64_t from = c->scatter ? i : ids[i], to = c->scatter ? ids[i] : i;
             out[to * c->columns + k] += c->scale * in[0][from * c->columns + k];
+        }
+}
+
+static void define_grouped_rows(const double *const *in, double *out, const void *context)
+{
+    const index_context *c = context;
+    int64_t C = c->columns, in_rows = c->scatter ? IDS : TABLE;
+    memset(out, 0, sizeof *out * (size_t)(GROUPS * c->rows * C));
+    for (int64_t i = 0; i < GROUPS * IDS; i++)
+        for (int64_t k = 0; k < C && grouped_ids[i] >= 0; k++) {
+            int64_t g = i / IDS, from = c->scatter ? i % IDS : grouped_ids[i];
+            int64_t to = c->scatter ? grouped_ids[i] : i % IDS;
+            out[(g * c->rows + to) * C + k] += in[0][(g * in_rows + from) * C + k];
         }
 }
 
@@ -209,6 +226,28 @@ static mn__var *build_scatter(mn__tape *tape, mn__var *const *in, const void *co
 {
     (void)context;
     return mn__op_scatter(tape, in[0], ids, TABLE);
+}
+
+static mn__var *build_grouped(mn__tape *tape, mn__var *const *in, const void *context)
+{
+    const index_context *c = context;
+    return c->scatter ? mn__op_scatter(tape, in[0], grouped_ids, TABLE)
+                      : mn__op_gather(tape, in[0], grouped_ids, IDS);
+}
+
+static void check_grouped(int64_t columns, bool scatter)
+{
+    int64_t rows = scatter ? TABLE : IDS;
+    index_context c = {columns, rows, 1, scatter};
+    op_check(&(op_case){.name = scatter ? "scatter in groups" : "gather in groups",
+                        .inputs = 1,
+                        .input = {{OP_COMPUTE, 3, {GROUPS, scatter ? IDS : TABLE, columns}, 0}},
+                        .build = build_grouped,
+                        .define = define_grouped_rows,
+                        .context = &c,
+                        .outputs = GROUPS * rows * columns,
+                        .terms = IDS,
+                        .roundings = 3});
 }
 
 static void check_rows(const char *name, op_kind kind, int64_t rows, index_context c,
@@ -233,6 +272,8 @@ static void rows_by_index(void **state)
         check_rows("embed", OP_PARAM, TABLE, (index_context){C, IDS, 1.5, false}, build_embed);
         check_rows("gather", OP_COMPUTE, TABLE, (index_context){C, IDS, 1, false}, build_gather);
         check_rows("scatter", OP_COMPUTE, IDS, (index_context){C, TABLE, 1, true}, build_scatter);
+        check_grouped(C, false);
+        check_grouped(C, true);
     }
 }
 

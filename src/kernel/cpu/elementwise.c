@@ -79,6 +79,11 @@ static inline void combine(mn__binary operation, float *to, const float *a, cons
         for (int64_t i = 0; i < n; i++)
             to[i] = a[i] * b[i];
         break;
+    case MN__DIVIDE:
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            to[i] = a[i] / b[i];
+        break;
     }
 }
 
