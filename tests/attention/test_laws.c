@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "attention/naive.h"
 #include "reader/session.h"
 #include "support/folder.h"
 
@@ -30,8 +31,23 @@ static const struct form {
     {"xl", "norm: rms", "type: xl, memory: 5, zero_memory: true"},
     {"xl", "norm: rms", "type: xl, memory: 20, same_length: true"},
     {"xl", "norm: rms", "type: xl, memory: 0"},
+    {"naive_compressive", "norm: rms",
+     "type: naive_compressive, memory: 12, compressed: 5, rate: 3"},
+    {"naive_compressive", "norm_place: post",
+     "type: naive_compressive, memory: 6, compressed: 4, rate: 2, through: everything"},
+    /* Clusters that hold all: discrete choices may differ between chunkings. */
+    {"naive_routing", "norm: rms",
+     "type: naive_routing, routing_heads: 2, clusters: 3, window: 8, block: 3, max_relative: 4,"
+     " strict: true"},
+    {"naive_block_recurrent", "norm: rms",
+     "type: naive_block_recurrent, window: 4, states: 5, form: dual, gate: lstm"},
+    {"naive_block_recurrent", "norm: rms",
+     "type: naive_block_recurrent, window: 8, states: 5, feedback: true, form: single"},
 };
 enum { FORMS = sizeof forms / sizeof *forms };
+
+static const mn__attention_type *const naive_types[] = {&naive_compressive, &naive_routing,
+                                                        &naive_block_recurrent, NULL};
 
 typedef struct fixture {
     mn__arena arena;
@@ -55,6 +71,7 @@ static void model_open(fixture *f, const struct form *form)
              "attention: {%s}\n",
              form->model, form->attention);
     mn__yaml_node *root;
+    mn__attention_add_types(naive_types);
     mn__arena_init(&f->arena, 0);
     succeed(mn__yaml_parse(&f->arena, "recipe", recipe, (int64_t)strlen(recipe), &root, &error),
             &error);
@@ -299,7 +316,8 @@ static bool sees_itself(const struct form *form)
 
 static bool forgets(const struct form *form)
 {
-    return sees_itself(form) || strstr(form->attention, "memory: 0");
+    return sees_itself(form) || strstr(form->attention, "memory: 0") ||
+           strstr(form->attention, "naive_routing"); /* a segment is a sequence */
 }
 
 static void check_matters(fixture *f, const struct form *form)
@@ -319,34 +337,41 @@ static void check_matters(fixture *f, const struct form *form)
     mn__session_close(&session);
 }
 
+/* As many segments as the types ask for, and one more, unrolled. */
 static void check_gradients(fixture *f)
 {
+    enum { SEGMENTS_MAX = 4 };
     mn_error error;
     mn__tape tape;
     mn__states states;
-    int32_t ids[SEGMENT], targets[SEGMENT];
+    int32_t ids[SEGMENTS_MAX][SEGMENT], targets[SEGMENTS_MAX][SEGMENT];
     float weights[SEGMENT];
+    mn__var *total = NULL;
+    const bool start = true;
     succeed(mn__params_prepare_gradients(&f->params, &error), &error);
     mn__tape_init(&tape, &f->params, MN__F32);
     succeed(mn__decoder_states_open(f->decoder, &states, 1, 4 * SEGMENT, MN__F32, &error), &error);
     mn__params_clear_gradients(&f->params);
     tape.recording = true;
     int segments = mn__decoder_gradient_segments(f->decoder) + 1;
+    assert_true(segments <= SEGMENTS_MAX);
     for (int n = 0; n < segments; n++) {
         for (int64_t t = 0; t < SEGMENT; t++) {
-            ids[t] = token(0, n * SEGMENT + t);
-            targets[t] = token(0, n * SEGMENT + t + 1);
+            ids[n][t] = token(0, n * SEGMENT + t);
+            targets[n][t] = token(0, n * SEGMENT + t + 1);
             weights[t] = 1.0f;
         }
-        mn__segment segment = {.B = 1, .T = SEGMENT};
-        mn__var *hidden = mn__decoder_forward(f->decoder, &tape, &segment, ids, &states);
+        mn__segment segment = {.B = 1, .T = SEGMENT, .start = n ? NULL : &start};
+        mn__var *hidden = mn__decoder_forward(f->decoder, &tape, &segment, ids[n], &states);
         mn__var *loss =
-            mn__decoder_loss(f->decoder, &tape, hidden, targets, weights, 1.0f, 0.0f, NULL);
-        assert_non_null(loss);
-        succeed(mn__tape_backward(&tape, loss, 1.0f, &error), &error);
-        mn__decoder_commit(f->decoder, &tape, &segment, &states, false);
-        mn__tape_reset(&tape);
+            mn__decoder_loss(f->decoder, &tape, hidden, targets[n], weights, 1.0f, 0.0f, NULL);
+        mn__var *auxiliary = mn__segment_losses(&tape, &segment);
+        loss = auxiliary ? mn__op_add(&tape, loss, auxiliary) : loss;
+        total = n ? mn__op_add(&tape, total, loss) : loss;
+        succeed(mn__tape_status(&tape, &error), &error);
+        mn__decoder_commit(f->decoder, &tape, &segment, &states, n + 1 < segments);
     }
+    succeed(mn__tape_backward(&tape, total, 1.0f, &error), &error);
     for (int64_t i = 0; i < f->params.count; i++) {
         const mn__param *param = f->params.items[i];
         double sum = 0;

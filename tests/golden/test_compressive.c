@@ -137,12 +137,42 @@ static void test_through_everything(void **state)
     check_through_time("everything");
 }
 
+/* A block that runs again in backward would add its loss twice. */
+static void test_recompute_is_refused(void **state)
+{
+    (void)state;
+    static const mn__attention_type *const types[] = {&naive_compressive, NULL};
+    static const char recipe[] = "model: {depth: 1, width: 16, heads: 2, recompute: true}\n"
+                                 "attention: {type: naive_compressive}\n";
+    mn_error error;
+    mn__arena arena;
+    mn__yaml_node *root;
+    mn__device device;
+    mn__params params;
+    mn__decoder *decoder;
+    mn__arena_init(&arena, 0);
+    mn__attention_add_types(types);
+    assert_int_equal(mn__yaml_parse(&arena, "recipe", recipe, sizeof recipe - 1, &root, &error),
+                     MN_OK);
+    assert_int_equal(mn__device_open(&device, &error), MN_OK);
+    mn__params_init(&params, &device, 1);
+    assert_int_equal(mn__decoder_new(&decoder, &params, mn__yaml_get(root, "model"),
+                                     mn__yaml_get(root, "attention"), 8, T, &error),
+                     MN_ERROR_OPTION);
+    assert_non_null(strstr(error.message, "reconstruction"));
+    mn__params_free(&params);
+    mn__device_close(&device);
+    mn__arena_free(&arena);
+    mn__attention_add_types(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_segments),
         cmocka_unit_test(test_through_compression),
         cmocka_unit_test(test_through_everything),
+        cmocka_unit_test(test_recompute_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
