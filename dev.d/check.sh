@@ -93,6 +93,15 @@ check_headers() {
     echo '#include "mneme.h"' | ${CXX:-c++} -Wall -Wextra -Werror -Iinclude -fsyntax-only -x c++ -
 }
 
+# What gcc alone understands would break the sanitizers and the fuzzing, which are clang's.
+check_clang() {
+    cmake --preset asan >build/asan.log 2>&1 || { cat build/asan.log; return 1; }
+    sed -n 's/^ *"command": "\(.*\)",*$/\1/p' build/asan/compile_commands.json |
+        sed 's/\\"/"/g; s/\\\\/\\/g; s/ -o [^ ]* -c / -fsyntax-only -Werror /' >build/asan/commands
+    cd build/asan
+    tr '\n' '\0' <commands | xargs -0 -n 1 -P "$(nproc)" sh -c
+}
+
 # A static library hides nothing, so names are the fence: the public functions are mn_ and stand in
 # the public header, what the library's files share is mn__. (Mangled C++ inlines are weak.)
 check_symbols() {
@@ -124,7 +133,7 @@ check_scripts() {
     { echo dev .ci/run; sources '*.sh'; } | xargs shellcheck -x -P SCRIPTDIR
 }
 
-CHECKS="format layers lengths spelling scripts headers warnings symbols"
+CHECKS="format layers lengths spelling scripts headers clang warnings symbols"
 
 if [ "${1:-}" = --fix-format ]; then
     need_packages check
@@ -140,7 +149,7 @@ passed=0 failed=0
 for name; do
     case " $CHECKS " in *" $name "*) ;; *) echo "the checks are: $CHECKS" >&2; exit 2 ;; esac
     printf '%-10s' "$name"
-    if "check_$name" >$log 2>&1 </dev/null; then
+    if ("check_$name") >$log 2>&1 </dev/null; then
         echo ok
         passed=$((passed + 1))
     else

@@ -228,7 +228,7 @@ void mn__recipe_free(mn__recipe *recipe)
 
 mn_status mn__recipe_set_precision(mn__recipe *recipe, mn__precision precision, mn_error *error)
 {
-    recipe->train.precision = precision;
+    recipe->train.precision = (int)precision;
     const char *assignment =
         precision == MN__PRECISION_BF16 ? "train.precision=bf16" : "train.precision=f32";
     return mn__yaml_set(&recipe->arena, recipe->root, assignment, error);

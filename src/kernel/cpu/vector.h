@@ -28,6 +28,20 @@ static inline mn__words mn__words_of_halves(const void *halves)
     return __builtin_convertvector(*(const mn__halves *)halves, mn__words);
 }
 
+/* Lane j of the result is lane index[j] of a and b, end to end. */
+static inline __attribute__((always_inline)) mn__words mn__words_shuffle(mn__words a, mn__words b,
+                                                                         mn__words index)
+{
+#if defined(__clang__) /* shuffles by constants alone, which it finds in this loop */
+    mn__words out = a;
+    for (int j = 0; j < MN__LANES; j++)
+        out[j] = index[j] < MN__LANES ? a[index[j]] : b[index[j] - MN__LANES];
+    return out;
+#else
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+
 /* One stage of a transpose: in every square of 2d x 2d, the quarters away from
  * the diagonal change places. */
 static inline __attribute__((always_inline)) void mn__words_swap(mn__words v[MN__LANES],
@@ -45,8 +59,8 @@ static inline __attribute__((always_inline)) void mn__words_swap(mn__words v[MN_
     for (uint32_t i = 0; i < MN__LANES; i++)
         if (!(i & d)) {
             mn__words a = v[i], b = v[i + d];
-            v[i] = __builtin_shuffle(a, b, lane + other);
-            v[i + d] = __builtin_shuffle(a, b, lane + d + other);
+            v[i] = mn__words_shuffle(a, b, lane + other);
+            v[i + d] = mn__words_shuffle(a, b, lane + d + other);
         }
 }
 
