@@ -196,7 +196,7 @@ mn_status mn__queue_open(mn__queue *queue, const mn__kernels *kernels, mn_error 
 {
     *queue = (mn__queue){.kernels = kernels};
     mn__arena_init(&queue->scratch, 0);
-    (void)error;
+    mn__error_clear(error);
     return MN_OK;
 }
 

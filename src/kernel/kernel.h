@@ -36,7 +36,6 @@ typedef struct mn__kernels mn__kernels;
 typedef struct mn__queue {
     const mn__kernels *kernels;
     mn__arena scratch;
-    struct mn__matmul_cache *matmuls; /* oneDNN primitives by shape */
     bool failed;                      /* a kernel lacked scratch: see mn__queue_check */
 } mn__queue;
 
@@ -309,7 +308,7 @@ struct mn__kernels {
                         float scale);
 
     /* Rows of softmax over the first length[r] columns (NULL: all), the rest 0;
-     * a row without a finite or larger value in them is all 0.
+     * a row whose values there are all -infinity is 0.
      * dx (+)= p (dy - sum p dy). */
     void (*softmax)(mn__queue *, mn__matrix out, mn__matrix in, const int64_t *length);
     void (*softmax_backward)(mn__queue *, mn__matrix dx, bool accumulate, mn__matrix p,

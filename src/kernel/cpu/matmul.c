@@ -298,7 +298,7 @@ static void multiply(const product *job, int thread, int team)
             }
         }
         multiply_panel(job, j, columns, thread, team);
-        if (team > 1) {
+        if (team > 1 && j + columns < call->n) { /* the next panel takes this one's place */
 #pragma omp barrier
         }
     }
