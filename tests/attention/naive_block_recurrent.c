@@ -98,7 +98,7 @@ static int gradient_segments(const mn__attention *layer)
                               : 1;
 }
 
-/* ---- Parameters -------------------------------------------------------------------------- */
+/* ---- Parameters ------------------------------------------------------------------ */
 
 static mn_status create_side(const mn__attention *layer, struct side *side, bool output, bool cross,
                              mn__params *params, const char *prefix, mn_error *error)
@@ -224,7 +224,7 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
     return MN_OK;
 }
 
-/* ---- Attention ------------------------------------------------------------------------------ */
+/* ---- Attention ------------------------------------------------------------------- */
 
 /* Heads of length 1: y / sqrt(sum y^2 + 1e-6). */
 static mn__var *unit_heads(const mn__attention *layer, mn__tape *tape, const mn__linear *linear,
@@ -282,8 +282,7 @@ static mn__keys state_keys(const mn__attention *layer, mn__tape *tape, mn__var *
                     naive_heads(tape, value, z, layer->H));
 }
 
-/* ---- Moving the states
- * --------------------------------------------------------------------------- */
+/* ---- Moving the states ----------------------------------------------------------- */
 
 static mn__var *gate_of(const mn__attention *layer, mn__tape *tape, const mn__linear *linear,
                         mn__var *e, float shift)
@@ -343,8 +342,7 @@ static mn__var *after_block(const mn__attention *layer, mn__tape *tape, mn__var 
     return move(layer, tape, c, mn__op_concat(tape, 2, (mn__var *[]){self, cross}, 2));
 }
 
-/* ---- The contract
- * ------------------------------------------------------------------------------------- */
+/* ---- The contract ---------------------------------------------------------------- */
 
 static void export_keys(const mn__attention *layer, mn__tape *tape, const mn__segment *segment,
                         const mn__state *state, mn__var **exported)

@@ -136,7 +136,7 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
     return MN_OK;
 }
 
-/* ---- Compression ---------------------------------------------------------------------- */
+/* ---- Compression ----------------------------------------------------------------- */
 
 /* old [B, N, C] to [B, N / c, C]; what is left over is dropped. */
 static mn__var *compress(const mn__attention *layer, mn__tape *tape, mn__var *old)
@@ -200,7 +200,7 @@ static mn__var *compress_window(const mn__attention *layer, mn__tape *tape, mn__
     return options->through == COMPRESSION ? new : mn__op_detach(tape, new);
 }
 
-/* ---- Forward ------------------------------------------------------------------------------ */
+/* ---- Forward --------------------------------------------------------------------- */
 
 static mn__keys keys_of(const mn__attention *layer, mn__tape *tape, mn__var *rows, int64_t before,
                         int64_t T, const mn__linear *relative, mn__param *v)

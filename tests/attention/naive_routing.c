@@ -146,7 +146,7 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
     return MN_OK;
 }
 
-/* ---- Moving rows ------------------------------------------------------------------------ */
+/* ---- Moving rows ----------------------------------------------------------------- */
 
 static int32_t *index_new(mn__tape *tape, int64_t count)
 {
@@ -201,7 +201,7 @@ static mn__var *heads_of(mn__tape *tape, mn__var *y, int64_t count)
     return mn__op_reshape(tape, y, 4, (int64_t[]){B, T, count, D});
 }
 
-/* ---- Routing heads ------------------------------------------------------------------------ */
+/* ---- Routing heads --------------------------------------------------------------- */
 
 static mn__var *normed(mn__tape *tape, mn__var *q, int64_t heads)
 {
@@ -290,7 +290,7 @@ static mn__var *route(const mn__attention *layer, mn__tape *tape, mn__var *x, mn
     return mn__op_cast(tape, o, tape->compute);
 }
 
-/* ---- Local heads ---------------------------------------------------------------------------- */
+/* ---- Local heads ----------------------------------------------------------------- */
 
 /* Heads from .. from + count of y [B, T, H, D] in blocks: [B blocks, length, count, D],
  * where block n holds the tokens from n block + start on; zeros where there is none. */
@@ -344,8 +344,7 @@ static mn__var *attend_locally(const mn__attention *layer, mn__tape *tape, mn__v
     return mn__op_slice(tape, out, 1, 0, T);
 }
 
-/* ---- Both ---------------------------------------------------------------------------------------
- */
+/* ---- Both ------------------------------------------------------------------------ */
 
 /* The published form: h [B, T, C] to [B, T, C]. */
 static mn__var *attend(const mn__attention *layer, mn__tape *tape, mn__var *h, const int64_t *valid)
@@ -396,8 +395,7 @@ static mn__var *attend_strictly(const mn__attention *layer, mn__tape *tape, mn__
     return mn__op_concat(tape, 0, rows, (int)B);
 }
 
-/* ---- Learning the centroids
- * ------------------------------------------------------------------------ */
+/* ---- Learning the centroids ------------------------------------------------------ */
 
 /* y [B Hr, ...] summed over the batch: [1, all other elements]. */
 static mn__var *over_rows(mn__tape *tape, mn__var *y, int64_t B)
@@ -440,10 +438,10 @@ static void learn(const mn__attention *layer, mn__tape *tape, mn__segment *segme
 }
 
 /* decay buffer + (1 - decay) statistic, set. */
-static mn__var *average(mn__tape *tape, mn__param *buffer, float decay)
+static mn__var *average(mn__tape *tape, mn__param *buffer, double decay)
 {
-    mn__var *old = mn__op_scale(tape, mn__tape_param(tape, buffer), decay);
-    mn__var *now = mn__op_scale(tape, mn__buffer_statistic(tape, buffer), 1 - decay);
+    mn__var *old = mn__op_scale(tape, mn__tape_param(tape, buffer), (float)decay);
+    mn__var *now = mn__op_scale(tape, mn__buffer_statistic(tape, buffer), (float)(1 - decay));
     mn__var *next = mn__op_add(tape, old, now);
     mn__buffer_set(tape, buffer, next);
     return next;
@@ -460,8 +458,8 @@ static void update(const mn__attention *layer, mn__tape *tape)
         return;
     for (int64_t i = 0; i < all; i++)
         head[i] = (int32_t)(i / k);
-    mn__var *count = average(tape, own->counts, (float)options->decay);
-    mn__var *sum = average(tape, own->sums, (float)options->decay);
+    mn__var *count = average(tape, own->counts, options->decay);
+    mn__var *sum = average(tape, own->sums, options->decay);
     count = mn__op_reshape(tape, count, 2, (int64_t[]){all, 1});
     mn__var *total = mn__op_scatter(tape, count, head, options->routing_heads);
     total = mn__op_gather(tape, total, head, all);
@@ -479,8 +477,7 @@ static void update(const mn__attention *layer, mn__tape *tape)
                                   (int64_t[]){options->routing_heads, k, D}));
 }
 
-/* ---- The contract
- * ------------------------------------------------------------------------------------- */
+/* ---- The contract ---------------------------------------------------------------- */
 
 static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment *segment,
                         mn__var *x, const mn__state *state, mn__pending *pending)

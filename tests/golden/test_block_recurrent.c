@@ -1,6 +1,7 @@
 /* The Block-Recurrent Transformer, naive, against PyTorch: a whole layer of every
  * gate and form, its blocks in one segment and as unrolled segments with live
  * state; and a model with feedback, whose stack runs block by block. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +22,7 @@ static const double bound = 4e-6;
 static const char *const gates[] = {"fixed", "lstm"};
 static const char *const forms[] = {"dual", "single", "skip"};
 
-/* ---- One layer ------------------------------------------------------------------------ */
+/* ---- One layer ------------------------------------------------------------------- */
 
 typedef struct whole_layer {
     layer_test test;
@@ -168,7 +169,7 @@ static void test_unrolled(void **state)
         }
 }
 
-/* ---- A model with feedback ------------------------------------------------------------- */
+/* ---- A model with feedback ------------------------------------------------------- */
 
 enum { V = 13, WINDOWS = 4 };
 
@@ -179,12 +180,17 @@ static const char recipe[] =
     "    states: 6, gate: lstm, form: skip, feedback: true}]}\n"
     "attention: {type: naive_block_recurrent, window: 5, recurrent: false, feedback: true}\n";
 
-static void open_model(golden *test, mn__states *states)
+static void open_model_of(golden *test, mn__states *states, const char *text)
 {
     mn_error error;
     mn__attention_add_types(types);
-    golden_open(test, "feedback.safetensors", recipe, V, W);
+    golden_open(test, "feedback.safetensors", text, V, W);
     check_status(mn__decoder_states_open(test->decoder, states, B, 0, MN__F32, &error));
+}
+
+static void open_model(golden *test, mn__states *states)
+{
+    open_model_of(test, states, recipe);
 }
 
 static void close_model(golden *test, mn__states *states)
@@ -292,6 +298,59 @@ static void test_feedback_reading(void **state)
         check_reading(piece);
 }
 
+/* One window's gradients, all of them, end to end. */
+static float *window_gradients(const char *text, int64_t *count)
+{
+    golden test;
+    mn__states states;
+    mn_error error;
+    mn__segment segment;
+    float weights[B * W], *gradients;
+    bool start[B];
+    open_model_of(&test, &states, text);
+    for (int i = 0; i < B * W; i++)
+        weights[i] = 1.0f;
+    test.tape.recording = test.tape.training = true;
+    mn__params_clear_gradients(&test.params);
+    mn__var *hidden = forward(&test, &states, &segment, 0, 0, W, start);
+    mn__var *loss = mn__decoder_loss(test.decoder, &test.tape, hidden,
+                                     columns(&test, "targets", 0, 0, W), weights, 1.0f, 0.0f, NULL);
+    check_status(mn__tape_backward(&test.tape, loss, 1.0f, &error));
+    mn__decoder_commit(test.decoder, &test.tape, &segment, &states, false);
+    *count = 0;
+    gradients = calloc((size_t)mn__params_elements(&test.params), sizeof *gradients);
+    assert_non_null(gradients);
+    for (int64_t i = 0; i < test.params.count; i++) {
+        const mn__param *param = test.params.items[i];
+        int64_t n = mn__tensor_elements(&param->value);
+        if (param->gradient_set)
+            memcpy(gradients + *count, param->gradient, (size_t)n * sizeof *gradients);
+        *count += n;
+    }
+    close_model(&test, &states);
+    return gradients;
+}
+
+/* What a layer shows to others, and a state that starts as a parameter, lie
+ * outside of the blocks that run again. */
+static void test_recompute(void **state)
+{
+    (void)state;
+    char text[sizeof recipe + 32];
+    int64_t count, again;
+    snprintf(text, sizeof text, "model: {recompute: true, %s", strstr(recipe, "depth"));
+    float *plain = window_gradients(recipe, &count), *recomputed = window_gradients(text, &again);
+    double largest = 0;
+    assert_int_equal(count, again);
+    for (int64_t i = 0; i < count; i++)
+        largest = fmax(largest, fabs((double)plain[i]));
+    assert_true(largest > 0);
+    for (int64_t i = 0; i < count; i++)
+        assert_true(fabs((double)(plain[i] - recomputed[i])) <= 1e-6 * largest);
+    free(plain);
+    free(recomputed);
+}
+
 /* Feedback over segments that are longer than a block is refused. */
 static void test_feedback_needs_blocks(void **state)
 {
@@ -324,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_unrolled),
         cmocka_unit_test(test_feedback_gradients),
         cmocka_unit_test(test_feedback_reading),
+        cmocka_unit_test(test_recompute),
         cmocka_unit_test(test_feedback_needs_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

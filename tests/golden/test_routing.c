@@ -134,7 +134,85 @@ static void test_update(void **state)
     layer_close(&test);
 }
 
-/* ---- Causality ------------------------------------------------------------------------ */
+/* ---- In a model ------------------------------------------------------------------ */
+
+enum { V = 11 };
+
+static void open_model(golden *test)
+{
+    static const mn__attention_type *const types[] = {&naive_routing, NULL};
+    static const char recipe[] =
+        "model: {depth: 2, width: 32, heads: 4, initial_deviation: 0.2}\n"
+        "attention: {type: naive_routing, clusters: 3, window: 8, block: 6, max_relative: 5}\n";
+    mn_error error;
+    mn__yaml_node *parsed;
+    *test = (golden){0};
+    mn__attention_add_types(types);
+    mn__arena_init(&test->arena, 0);
+    assert_int_equal(
+        mn__yaml_parse(&test->arena, "recipe", recipe, sizeof recipe - 1, &parsed, &error), MN_OK);
+    assert_int_equal(mn__device_open(&test->device, &error), MN_OK);
+    mn__params_init(&test->params, &test->device, 1);
+    assert_int_equal(mn__decoder_new(&test->decoder, &test->params, mn__yaml_get(parsed, "model"),
+                                     mn__yaml_get(parsed, "attention"), V, T, &error),
+                     MN_OK);
+    assert_int_equal(mn__params_prepare_gradients(&test->params, &error), MN_OK);
+    mn__tape_init(&test->tape, &test->params, MN__F32);
+}
+
+/* One micro-batch: statistics are added where `training`. */
+static void micro_batch(golden *test, mn__states *states, bool training)
+{
+    int32_t ids[B * T];
+    for (int32_t i = 0; i < B * T; i++)
+        ids[i] = i * i % V;
+    mn__segment segment = {.B = B, .T = T};
+    test->tape.recording = test->tape.training = training;
+    assert_non_null(mn__decoder_forward(test->decoder, &test->tape, &segment, ids, states));
+    if (training)
+        assert_non_null(mn__segment_losses(&test->tape, &segment));
+    assert_int_equal(segment.auxiliary.count, training ? 1 : 0);
+    mn__decoder_commit(test->decoder, &test->tape, &segment, states, false);
+    mn__tape_reset(&test->tape);
+}
+
+static double sum_of(const float *values, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += (double)values[i];
+    return sum;
+}
+
+/* Micro-batches add up, reading adds nothing, an update moves the buffers of
+ * every layer once. */
+static void test_model(void **state)
+{
+    (void)state;
+    golden test;
+    mn__states states;
+    mn_error error;
+    open_model(&test);
+    assert_true(mn__decoder_looks_ahead(test.decoder));
+    assert_int_equal(mn__decoder_states_open(test.decoder, &states, B, 0, MN__F32, &error), MN_OK);
+    const mn__param *counts = mn__params_find(&test.params, "layers.1.attention.counts");
+    int64_t n = mn__tensor_elements(&counts->value);
+    micro_batch(&test, &states, true);
+    micro_batch(&test, &states, false);
+    micro_batch(&test, &states, true);
+    assert_true(sum_of(counts->statistic, n) == 2 * ROUTING * B * T);
+    assert_true(sum_of(counts->value.data, n) == 0);
+    assert_int_equal(mn__decoder_update(test.decoder, &test.tape, &error), MN_OK);
+    mn__params_clear_gradients(&test.params);
+    double once = sum_of(counts->value.data, n);
+    assert_true(fabs(once - 0.001 * 2 * ROUTING * B * T) <= 1e-6 * once);
+    assert_true(sum_of(counts->statistic, n) == 0);
+    mn__states_close(&states);
+    golden_close(&test);
+    mn__attention_add_types(NULL);
+}
+
+/* ---- Causality ------------------------------------------------------------------- */
 
 /* Outputs [B, T, C] for the fixture's x, whose token `at` is changed (-1: none),
  * read in pieces. */
@@ -220,7 +298,7 @@ static void test_forms_agree_without_choice(void **state)
         assert_true(fabs((double)(out[0][i] - out[1][i])) <= 1e-5);
 }
 
-/* ---- Padding -------------------------------------------------------------------------- */
+/* ---- Padding --------------------------------------------------------------------- */
 
 /* Rows of 17 and 24 tokens: what padding holds changes no real output, no loss
  * and no statistic. */
@@ -263,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layer),
         cmocka_unit_test(test_update),
+        cmocka_unit_test(test_model),
         cmocka_unit_test(test_published_form_leaks),
         cmocka_unit_test(test_strict_form_is_causal),
         cmocka_unit_test(test_forms_agree_without_choice),
