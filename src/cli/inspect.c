@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/dataset.h"
 #include "cli/help.h"
+#include "cli/open.h"
 #include "cli/table.h"
 
 typedef struct inspect_options {
@@ -149,6 +150,39 @@ static mn_status inspect_gguf(const char *path, bool json, mn_error *error)
     return status;
 }
 
+/* ---- Runs ------------------------------------------------------------------------ */
+
+static mn_status inspect_run(const char *path, bool json, mn_error *error)
+{
+    static const mn__run_use as_trained = {0};
+    mn__opened opened;
+    mn_status status = mn__opened_open(&opened, path, &as_trained, error);
+    if (status != MN_OK)
+        return status;
+    const mn__run *run = &opened.run;
+    json_t *tensors = json_array();
+    for (int64_t i = 0; i < run->params.count; i++) {
+        const mn__tensor *value = &run->params.items[i]->value;
+        json_array_append_new(tensors,
+                              tensor_row(run->params.items[i]->name, mn__dtype_name(value->dtype),
+                                         value->rank, value->size, mn__tensor_bytes(value)));
+    }
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:s, s:I, s:o}", "kind", "run", "folder", path,
+                  "weights", run->weights_file, "step", (json_int_t)run->step, "fingerprint",
+                  run->fingerprint, "parameters", (json_int_t)mn__params_elements(&run->params),
+                  "tokenizer", run->tokenizer->type->name, "vocabulary",
+                  (json_int_t)run->tokenizer->vocab, "tensors", tensors);
+    mn__string title = {0};
+    mn__string_printf(&title, "%s: a run, %s of step %lld, %s\ntokenizer %s, %lld ids", path,
+                      run->weights_file, (long long)run->step, run->fingerprint,
+                      run->tokenizer->type->name, (long long)run->tokenizer->vocab);
+    status = print_tensors(root, title.text ? title.text : path, json, error);
+    mn__string_free(&title);
+    mn__opened_close(&opened);
+    return status;
+}
+
 /* ---- Data sets and tokenizers ---------------------------------------------------------- */
 
 static mn_status inspect_dataset(const char *path, bool json, mn_error *error)
@@ -207,6 +241,8 @@ static mn_status inspect(const char *path, bool json, mn_error *error)
         return mn__fail(error, MN_ERROR_IO, "check the path", "%s: there is no such file", path);
     if (holds(path, "dataset.json"))
         return inspect_dataset(path, json, error);
+    if (holds(path, "recipe.yaml"))
+        return inspect_run(path, json, error);
     if (holds(path, "tokenizer.json") || ends(path, ".model"))
         return inspect_tokenizer(path, json, error);
     if (ends(path, ".safetensors"))

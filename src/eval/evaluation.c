@@ -84,7 +84,7 @@ static mn_status want_names(mn__evaluation *evaluation, const char *const *names
     for (int64_t i = 0; i < count; i++) {
         int64_t document = mn__dataset_find(evaluation->dataset, names[i], evaluation->split);
         if (document < 0)
-            return mn__fail(error, MN_ERROR_USAGE, "mneme inspect --documents lists them",
+            return mn__fail(error, MN_ERROR_USAGE, "mneme eval without --documents lists them",
                             "%s has no document '%s' in this split",
                             mn__dataset_folder(evaluation->dataset), names[i]);
         evaluation->results[document].wanted = true;

@@ -137,6 +137,14 @@ static void generates(void **state)
           "--tokens 1 --json");
 }
 
+static void inspects(void **state)
+{
+    (void)state;
+    check(0, "best.safetensors of step", "mneme inspect run");
+    check(0, "\"kind\": \"run\"", "mneme inspect run --json");
+    check(0, "a tokenizer", "mneme inspect run/tokenizer");
+}
+
 static void refuses(void **state)
 {
     (void)state;
@@ -198,7 +206,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(evaluates), cmocka_unit_test(resumes), cmocka_unit_test(generates),
-        cmocka_unit_test(refuses),   cmocka_unit_test(reports), cmocka_unit_test(draws),
+        cmocka_unit_test(inspects),  cmocka_unit_test(refuses), cmocka_unit_test(reports),
+        cmocka_unit_test(draws),
     };
     return cmocka_run_group_tests(tests, make, folder_remove);
 }
