@@ -351,6 +351,7 @@ int main(void)
         fprintf(stderr, "bench kernels: %s\n", error.message);
         return 1;
     }
+    onednn_cap(level);
     int threads = mn__threads_set(0);
     printf("level %s, %d threads\n\nproducts, GFLOP/s (b transposed in memory as weights are)\n"
            "%-5s %-10s %6s %6s %6s %9s %9s %9s %7s\n",

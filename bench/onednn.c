@@ -82,6 +82,23 @@ static bool bind(onednn_product *product, dnnl_memory_desc_t form[3], void *cons
 
 #endif
 
+void onednn_cap(mn__level level)
+{
+#if defined(__x86_64__)
+    static const dnnl_cpu_isa_t caps[MN__LEVELS] = {
+        dnnl_cpu_isa_sse41,
+        dnnl_cpu_isa_sse41,
+        dnnl_cpu_isa_avx2,
+        dnnl_cpu_isa_avx512_core,
+        dnnl_cpu_isa_avx512_core_bf16,
+        dnnl_cpu_isa_avx512_core_amx,
+    };
+    dnnl_set_max_cpu_isa(caps[level]);
+#else
+    (void)level;
+#endif
+}
+
 onednn_product *onednn_open(const mn__matmul *call)
 {
     onednn_product *product = calloc(1, sizeof *product);

@@ -8,6 +8,8 @@
 
 typedef struct onednn_product onednn_product;
 
+/* Holds oneDNN to a CPU level too; before its first product. */
+void onednn_cap(mn__level level);
 /* Two-dimensional, without bias, activation or sum. NULL where oneDNN has none. */
 onednn_product *onednn_open(const mn__matmul *call);
 void onednn_run(onednn_product *product);

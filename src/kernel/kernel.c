@@ -1,8 +1,6 @@
 /* CPU levels, their tables, and queues. */
 #include "kernel/kernel.h"
 
-#include <libxsmm.h>
-#include <oneapi/dnnl/dnnl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,28 +134,6 @@ const mn__kernels *mn__kernel_table(mn__level level)
 
 /* ---- MNEME_CPU --------------------------------------------------------------------------- */
 
-/* Both libraries read their cap once, at their first use. */
-static void cap_libraries(mn__level level)
-{
-#if defined(__x86_64__)
-    static const struct {
-        dnnl_cpu_isa_t dnnl;
-        int xsmm;
-    } caps[MN__LEVELS] = {
-        {dnnl_cpu_isa_sse41, LIBXSMM_X86_SSE4},
-        {dnnl_cpu_isa_sse41, LIBXSMM_X86_SSE4},
-        {dnnl_cpu_isa_avx2, LIBXSMM_X86_AVX2},
-        {dnnl_cpu_isa_avx512_core, LIBXSMM_X86_AVX512_CORE},
-        {dnnl_cpu_isa_avx512_core_bf16, LIBXSMM_X86_AVX512_CPX},
-        {dnnl_cpu_isa_avx512_core_amx, LIBXSMM_X86_AVX512_CPX},
-    };
-    dnnl_set_max_cpu_isa(caps[level].dnnl);
-    libxsmm_set_target_archid(caps[level].xsmm);
-#else
-    (void)level;
-#endif
-}
-
 static mn_status parse_level(const char *name, mn__level *level, mn_error *error)
 {
     for (int i = 0; i < MN__LEVELS; i++)
@@ -185,7 +161,6 @@ mn_status mn__kernel_level(mn__level *level, mn_error *error)
         return mn__fail(error, MN_ERROR_UNSUPPORTED, "name that level or a lower one",
                         "MNEME_CPU=%s: this machine has level %s at most", name,
                         level_names[highest]);
-    cap_libraries(wanted);
     *level = wanted;
     return MN_OK;
 }

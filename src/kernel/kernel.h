@@ -40,9 +40,8 @@ typedef struct mn__queue {
 } mn__queue;
 
 /* The best level of this machine that MNEME_CPU (plain, baseline, v3, v4,
- * v4bf16, amx) allows; the same cap is set for oneDNN and libxsmm before their
- * first use. An unknown name is MN_ERROR_OPTION; a level above the machine's
- * is MN_ERROR_UNSUPPORTED. */
+ * v4bf16, amx) allows. An unknown name is MN_ERROR_OPTION; a level above the
+ * machine's is MN_ERROR_UNSUPPORTED. */
 mn_status mn__kernel_level(mn__level *level, mn_error *error);
 const char *mn__level_name(mn__level level);
 /* The table of a level that this machine has, or NULL. Static. */

@@ -30,7 +30,7 @@ const int32_t *golden_ids(const golden *test, const char *format, ...) MN__PRINT
 void golden_close_to(const char *what, const float *got, const mn__safetensor *expected,
                      double bound);
 /* Every parameter (or its gradient) against the fixture's "<prefix><name>", in
- * units of the largest value, or of a hundredth of the largest of all: the
+ * units of the largest value, or of a twentieth of the largest of all: the
  * gradient of a key's bias is zero but for rounding. */
 void golden_check_params(golden *test, const char *prefix, bool gradients, double bound);
 
