@@ -191,16 +191,48 @@ static mn_status load_checkpoint(mn__trainer *trainer, mn_error *error)
     return MN_OK;
 }
 
+/* What a kill left of files that were being written (base/file.h). */
+static bool is_leftover(const char *name)
+{
+    static const char *const ours[] = {"last.safetensors.", "best.safetensors.", "recipe.yaml."};
+    const char *end = strrchr(name, '.');
+    bool is_ours = false;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        is_ours |= !strncmp(name, ours[i], strlen(ours[i]));
+    return is_ours && !strcmp(end, ".tmp");
+}
+
+static mn_status remove_leftovers(const mn__trainer *trainer, mn_error *error)
+{
+    char **names;
+    int64_t count;
+    mn_status status = mn__file_list(trainer->folder, &names, &count, error);
+    if (status != MN_OK)
+        return status;
+    mn__string path = {0};
+    for (int64_t i = 0; i < count; i++) {
+        if (!is_leftover(names[i]))
+            continue;
+        mn__string_clear(&path);
+        mn__string_printf(&path, "%s/%s", trainer->folder, names[i]);
+        if (!path.failed && mn__file_remove(path.text, NULL) != MN_OK)
+            mn__log_warning("%s: cannot be removed", path.text);
+    }
+    mn__string_free(&path);
+    mn__free(names);
+    return MN_OK;
+}
+
 static mn_status begin(mn__trainer *trainer, const mn__train_call *call, bool resumes,
                        mn_error *error)
 {
     mn__counters *counters = &trainer->counters;
     counters->best = INFINITY;
     trainer->saved_step = -1;
-    mn_status status = MN_OK;
-    if (resumes)
+    mn_status status = remove_leftovers(trainer, error);
+    if (status == MN_OK && resumes)
         status = load_checkpoint(trainer, error);
-    else if (call->from)
+    else if (status == MN_OK && call->from)
         status = mn__weights_load(call->from, &trainer->learner.params,
                                   trainer->recipe.train.allow_new, error);
     if (status == MN_OK)
