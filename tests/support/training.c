@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -58,6 +59,9 @@ static bool go_on(void *user, const char *what, int64_t done, int64_t total, con
 {
     (void)total, (void)note;
     const training *how = user;
+    struct timespec pause = {0, how->pause * 1000};
+    if (how->pause)
+        nanosleep(&pause, NULL);
     return strcmp(what, "training") || !how->stop_after || done < how->stop_after;
 }
 

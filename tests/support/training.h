@@ -16,6 +16,7 @@ typedef struct training {
     const char *from;
     bool resume;
     int64_t stop_after; /* > 0: progress says stop at this step */
+    long pause;         /* microseconds between steps */
 } training;
 
 mn_status training_run(const training *how, mn__train_result *result, mn_error *error);
