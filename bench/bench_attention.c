@@ -20,14 +20,17 @@ typedef enum what {
     FORWARD_F32,
     FORWARD_BF16,
     BACKWARD_F32,
+    BACKWARD_BF16,
     XL_FORWARD_F32,
     XL_BACKWARD_F32,
+    XL_BACKWARD_BF16,
     KINDS
 } what;
 
-static const char *const names[KINDS] = {"forward_f32", "forward_bf16", "backward_f32",
-                                         "xl_forward_f32", "xl_backward_f32"};
-static const double flops_per_pair[KINDS] = {2, 2, 5, 3, 8};
+static const char *const names[KINDS] = {"forward_f32",     "forward_bf16",   "backward_f32",
+                                         "backward_bf16",   "xl_forward_f32", "xl_backward_f32",
+                                         "xl_backward_bf16"};
+static const double flops_per_pair[KINDS] = {2, 2, 5, 5, 3, 8, 8};
 
 static mn__queue queue;
 
@@ -122,11 +125,17 @@ static void set_stride(int64_t stride[3], int64_t T, int64_t D)
     stride[2] = D;
 }
 
+static mn__dtype dtype_of(what kind)
+{
+    return kind == FORWARD_BF16 || kind == BACKWARD_BF16 || kind == XL_BACKWARD_BF16 ? MN__BF16
+                                                                                     : MN__F32;
+}
+
 static attention_data open_data(what kind, int64_t T, int64_t D)
 {
     attention_data data = {.count = 0};
-    mn__dtype dtype = kind == FORWARD_BF16 ? MN__BF16 : MN__F32;
-    bool xl = kind == XL_FORWARD_F32 || kind == XL_BACKWARD_F32;
+    mn__dtype dtype = dtype_of(kind);
+    bool xl = kind >= XL_FORWARD_F32;
     int64_t n = T * HEADS * D;
     mn__attention_call *call = &data.call;
     *call = (mn__attention_call){.B = 1,
@@ -151,17 +160,17 @@ static attention_data open_data(what kind, int64_t T, int64_t D)
     if (xl) {
         call->group[0].position = MN__POSITION_XL;
         call->group[0].limit = T - 1;
-        call->group[0].relative = keep(&data, numbers(MN__F32, n, 6));
+        call->group[0].relative = keep(&data, numbers(dtype, n, 6));
         call->group[0].u = keep(&data, numbers(MN__F32, HEADS * D, 7));
         call->group[0].v = keep(&data, numbers(MN__F32, HEADS * D, 8));
     }
-    if (kind != BACKWARD_F32 && kind != XL_BACKWARD_F32)
+    if (kind == FORWARD_F32 || kind == FORWARD_BF16 || kind == XL_FORWARD_F32)
         return data;
     mn__attention_gradients *to = &data.gradients;
-    to->out = keep(&data, numbers(MN__F32, n, 9));
-    to->queries = keep(&data, numbers(MN__F32, n, 10));
-    to->group[0].keys = keep(&data, numbers(MN__F32, n, 11));
-    to->group[0].values = keep(&data, numbers(MN__F32, n, 12));
+    to->out = keep(&data, numbers(dtype, n, 9));
+    to->queries = keep(&data, numbers(dtype, n, 10));
+    to->group[0].keys = keep(&data, numbers(dtype, n, 11));
+    to->group[0].values = keep(&data, numbers(dtype, n, 12));
     set_stride(to->out_stride, T, D);
     set_stride(to->query_stride, T, D);
     set_stride(to->group[0].key_stride, T, D);
@@ -281,8 +290,8 @@ int main(void)
     for (int d = 0; d < 2; d++)
         for (int t = 0; t < 4; t++)
             for (int kind = 0; kind < KINDS; kind++) {
-                double share =
-                    measure((what)kind, lengths[t], widths[d], kind == FORWARD_BF16 ? &bf16 : &f32);
+                double share = measure((what)kind, lengths[t], widths[d],
+                                       dtype_of((what)kind) == MN__BF16 ? &bf16 : &f32);
                 if (widths[d] == 64 && lengths[t] == 8192)
                     keys[kind] = share;
             }

@@ -115,6 +115,11 @@ void *MN__KERNEL(attention_panels)(const mn__flash *flash, void *packed, int64_t
 void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *from, int64_t stride,
                                 int64_t n, int64_t rows, const float *add, float factor);
 
+/* to[c, r] = from[r, c], floats or other words of 32 bits; rows and columns are
+ * multiples of 16. */
+void MN__KERNEL(attention_turn)(void *to, int64_t to_row, const void *from, int64_t from_row,
+                                int64_t rows, int64_t columns);
+
 /* ---- The scores of a tile ----------------------------------------------------------- */
 
 /* A tile of queries, and what a thread needs to compute its scores. */

@@ -1,5 +1,5 @@
-/* Gradients of attention (Dao et al. 2023, section 3.1.2), in float: for each tile
- * of queries, over the tiles of keys that they see,
+/* Gradients of attention (Dao et al. 2023, section 3.1.2): for each tile of queries,
+ * over the tiles of keys that they see,
  *     P  = 2^(score - lse)           dP = dO V^T
  *     dV += P^T dO                   dS = P (dP - rowsum(dO O))
  *     dK += dS^T (q + u) scale       dQ += dS K scale
@@ -8,12 +8,18 @@
  * Neighbouring tiles of keys share distances: their dZ is added up first, so that
  * each distance is multiplied once.
  *
+ * bf16 products: P, dS and dZ are rounded for them, sums are float. Left operands
+ * have contiguous rows there, and a tile of dS is as easily written in pairs of
+ * rows as in rows: the sums over queries are made turned, dK^T += (q + u)^T dS, in
+ * panels [keys / 32][width][32], and turned back when complete.
+ *
  * The keys' gradients of a row and a key head belong to one thread; where there are
  * fewer of those than threads, the tiles of queries are dealt to several, each
  * with sums of its own. What several heads or rows share (tables, u, v, r) is
  * summed apart for each and added in a fixed order: repeats are bit-identical. */
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
+#include "kernel/cpu/chunk.h"
 #include "kernel/plain.h"
 
 #include <math.h>
@@ -101,21 +107,25 @@ typedef struct thread_work {
     const backward_call *call;
     query_tile tile;
     head_sums sums;
-    int64_t set;                                           /* of sums of keys */
-    float *dout;                                           /* [ROWS][flash width] */
-    float *dout_panels, *content_panels, *position_panels; /* [panels][ROWS][32] */
-    float *dscores;                                        /* [ROWS][KEYS]: dP, then dS */
-    float *dskewed;                                        /* [ROWS][SPAN]: dZ */
-    float *dcontent, *dposition; /* [ROWS][width]: dS K, dZ R of one group */
-    float *dqueries;             /* [ROWS][width]: their sum over the groups */
-    float lse[ROWS], mean[ROWS]; /* in units of log 2; rowsum(dO O) */
+    int64_t set; /* of sums of keys */
+    void *dout;  /* [ROWS][flash width] */
+    void *dout_side, *content_side,
+        *position_side;                   /* of products that sum over queries: put_side */
+    float *dscores;                       /* [ROWS][KEYS]: dP, then dS */
+    float *dskewed;                       /* [ROWS][SPAN]: dZ */
+    float *dcontent, *dposition;          /* [ROWS][width]: dS K, dZ R of one group */
+    float *dqueries;                      /* [ROWS][width]: their sum over the groups */
+    mn__bf16 *p_pairs, *d_pairs, *d_rows; /* for bf16 products: P; dS or dZ, see pairs */
+    float lse[ROWS], mean[ROWS];          /* in units of log 2; rowsum(dO O) */
 } thread_work;
 
 static int64_t worker_bytes(const mn__flash *flash)
 {
     int64_t width = flash->panels * PANEL;
     int64_t floats = ROWS * (flash->width + 6 * width + KEYS + SPAN);
-    return MN__KERNEL(query_tile_bytes)(flash) + floats * (int64_t)sizeof(float);
+    int64_t pairs = flash->bf16 ? 3 * ROWS * KEYS : 0;
+    return MN__KERNEL(query_tile_bytes)(flash) + floats * (int64_t)sizeof(float) +
+           pairs * (int64_t)sizeof(mn__bf16);
 }
 
 static void worker_init(thread_work *worker, const backward_call *call, int64_t thread)
@@ -125,16 +135,22 @@ static void worker_init(thread_work *worker, const backward_call *call, int64_t 
     memset(scratch, 0, (size_t)bytes);
     *worker = (thread_work){.call = call};
     MN__KERNEL(query_tile_init)(&worker->tile, call->flash, scratch);
-    worker->dout = (float *)(scratch + MN__KERNEL(query_tile_bytes)(call->flash));
-    worker->dout_panels = worker->dout + ROWS * call->flash->width;
-    worker->content_panels = worker->dout_panels + rows;
-    worker->position_panels = worker->content_panels + rows;
-    worker->dcontent = worker->position_panels + rows;
+    float *at = (float *)(scratch + MN__KERNEL(query_tile_bytes)(call->flash));
+    worker->dout = at;
+    worker->dout_side = at += ROWS * call->flash->width;
+    worker->content_side = at += rows;
+    worker->position_side = at += rows;
+    worker->dcontent = at + rows;
     worker->dposition = worker->dcontent + rows;
     worker->dqueries = worker->dposition + rows;
     worker->dscores = worker->dqueries + rows;
     worker->dskewed = worker->dscores + ROWS * KEYS;
+    worker->p_pairs = (mn__bf16 *)(worker->dskewed + ROWS * SPAN);
+    worker->d_pairs = worker->p_pairs + ROWS * KEYS;
+    worker->d_rows = worker->d_pairs + ROWS * KEYS;
 }
+
+/* ---- Operands of products that sum over queries --------------------------------------- */
 
 /* Rows [ROWS][flash width] into panels [panels][ROWS][32]. */
 static void put_panels(const mn__flash *flash, float *panels, const float *rows)
@@ -147,26 +163,138 @@ static void put_panels(const mn__flash *flash, float *panels, const float *rows)
     }
 }
 
+/* Rows [m][width] into [width][ROWS], m a multiple of 32; `scratch` holds the rows, too. */
+static void put_turned(mn__bf16 *turned, const mn__bf16 *rows, int64_t m, int64_t width,
+                       uint32_t *scratch)
+{
+    for (int64_t i = 0; i < m; i += 2) {
+        const mn__bf16 *even = rows + i * width, *odd = even + width;
+        for (int64_t d = 0; d < width; d++)
+            scratch[i / 2 * width + d] = (uint32_t)even[d] | (uint32_t)odd[d] << 16;
+    }
+    MN__KERNEL(attention_turn)(turned, ROWS / 2, scratch, width, m / 2, width);
+}
+
+/* The right side, in panels, of float products; the left one, turned, of bf16 products.
+ * dcontent is scratch then. */
+static void put_side(thread_work *worker, void *side, const void *rows)
+{
+    const mn__flash *flash = worker->call->flash;
+    if (flash->bf16)
+        put_turned(side, rows, worker->tile.m, flash->width, (uint32_t *)worker->dcontent);
+    else
+        put_panels(flash, side, rows);
+}
+
+#if defined(MN__BF16_TILES)
+
+/* Two rows of dS or P become pairs in a panel [ROWS / 2][32][2]. */
+static inline void pair(mn__bf16 *to, vec even, vec odd)
+{
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+    both = _mm512_permutexvar_epi16(order, both);
+    memcpy(to, &both, sizeof both);
+}
+
+static inline void narrow(mn__bf16 *to, const float *from)
+{
+    __m512bh both = _mm512_cvtne2ps_pbh(vec_load(from + LANES), vec_load(from));
+    memcpy(to, &both, sizeof both);
+}
+
+/* d_pairs and d_rows of n columns of float rows. */
+static void put_pairs(thread_work *worker, const float *rows, int64_t stride, int64_t n)
+{
+    for (int64_t i = 0; i < worker->tile.m; i += 2, rows += 2 * stride)
+        for (int64_t j = 0; j < n; j += PANEL) {
+            mn__bf16 *pairs = worker->d_pairs + j * ROWS + i * PANEL;
+            const float *even = rows + j, *odd = even + stride;
+            pair(pairs, vec_load(even), vec_load(odd));
+            pair(pairs + PANEL, vec_load(even + LANES), vec_load(odd + LANES));
+            narrow(worker->d_rows + i * KEYS + j, even);
+            narrow(worker->d_rows + (i + 1) * KEYS + j, odd);
+        }
+}
+
+/* The first n scores of each row become P in p_pairs, their dP dS in place and in
+ * d_pairs and d_rows. */
+static void differentiate_bf16(thread_work *worker, float factor, int64_t n)
+{
+    for (int64_t i = 0; i < worker->tile.m; i += 2) {
+        for (int64_t j = 0; j < n; j += LANES) {
+            vec p[2];
+            for (int64_t k = 0; k < 2; k++) {
+                float *d_row = worker->dscores + (i + k) * KEYS + j;
+                vec score = vec_load(worker->tile.scores + (i + k) * KEYS + j);
+                p[k] = vec_exp2(score * factor - worker->lse[i + k], true);
+                vec_store(d_row, p[k] * (vec_load(d_row) - worker->mean[i + k]));
+            }
+            int64_t panel = j / PANEL * PANEL;
+            pair(worker->p_pairs + panel * ROWS + i * PANEL + 2 * (j - panel), p[0], p[1]);
+        }
+    }
+    put_pairs(worker, worker->dscores, KEYS, n);
+}
+
+#else
+
+/* Never called: without bf16 products flash->bf16 is false. */
+static void put_pairs(thread_work *worker, const float *rows, int64_t stride, int64_t n)
+{
+    (void)worker, (void)rows, (void)stride, (void)n;
+    __builtin_unreachable();
+}
+
+static void differentiate_bf16(thread_work *worker, float factor, int64_t n)
+{
+    (void)worker, (void)factor, (void)n;
+    __builtin_unreachable();
+}
+
+#endif
+
 /* ---- The products of a tile --------------------------------------------------------------------
  */
 
-/* c (+)= a b for c [m, flash width or KEYS]. */
-typedef struct operands {
-    float *c;
-    int64_t c_row;
-    const float *a;
-    int64_t a_row, a_k;
-    const float *b;
-    int64_t b_panel;
-    int64_t m, n, k;
-    bool accumulate;
-} operands;
-
-static void multiply(const operands *o)
+static void multiply(const mn__flash *flash, const tile_product *product)
 {
-    MN__KERNEL(tile_f32)
-    (&(tile_product){o->c, o->c_row, o->a, o->a_row, o->a_k, o->b, o->b_panel, o->m, o->n, o->k,
-                     o->accumulate});
+    if (flash->bf16)
+        MN__KERNEL(tile_bf16)(product);
+    else
+        MN__KERNEL(tile_f32)(product);
+}
+
+/* sums[n keys or distances, width] += what the queries give, see put_side: `weights` [m][stride]
+ * or, for bf16 products, `pairs`; the sums are turned there. */
+static void add_over_queries(const thread_work *worker, float *sums, int64_t n,
+                             const float *weights, int64_t stride, const mn__bf16 *pairs,
+                             const void *side)
+{
+    const mn__flash *flash = worker->call->flash;
+    int64_t width = worker->call->width, m = worker->tile.m;
+    if (!flash->bf16)
+        MN__KERNEL(tile_f32)
+    (&(tile_product){sums, width, weights, 1, stride, side, ROWS * PANEL, n, flash->width, m,
+                     true});
+    for (int64_t j = 0; flash->bf16 && j < n; j += PANEL)
+        MN__KERNEL(tile_bf16)
+    (&(tile_product){sums + j * width, PANEL, side, ROWS, 1, pairs + j * ROWS, 0, width, PANEL, m,
+                     true});
+}
+
+/* Complete sums in panels become rows. */
+static void turn_sums(const thread_work *worker, float *sums, int64_t rows)
+{
+    int64_t width = worker->call->width;
+    float *scratch = worker->dcontent;
+    for (int64_t i = 0; worker->call->flash->bf16 && sums && i < rows; i += PANEL) {
+        float *panel = sums + i * width;
+        MN__KERNEL(attention_turn)(scratch, width, panel, PANEL, width, PANEL);
+        memcpy(panel, scratch, (size_t)(PANEL * width) * sizeof *panel);
+    }
 }
 
 static int64_t bg_of(const query_tile *tile)
@@ -183,23 +311,25 @@ static void dscores_of_values(thread_work *worker, int64_t j0)
     const packed_group *packed = &flash->group[tile->i];
     const distance_rows *shaw = &packed->shaw_values;
     if (shaw->entries) {
-        multiply(&(operands){tile->skewed, SPAN, worker->dout, flash->width, 1,
-                             MN__KERNEL(attention_panels)(flash, shaw->columns, shaw->entries, 0,
-                                                          MN__KERNEL(entry_of)(tile, j0), true),
-                             flash->width * PANEL, tile->m, SPAN, flash->width, false});
+        multiply(flash, &(tile_product){
+                            tile->skewed, SPAN, worker->dout, flash->width, 1,
+                            MN__KERNEL(attention_panels)(flash, shaw->columns, shaw->entries, 0,
+                                                         MN__KERNEL(entry_of)(tile, j0), true),
+                            flash->width * PANEL, tile->m, SPAN, flash->width, false});
         tile->skewed_j0 = -1;
         for (int64_t i = 0; i < tile->m; i++)
             memcpy(worker->dscores + i * KEYS, tile->skewed + i * SPAN + ROWS - 1 - i,
                    KEYS * sizeof(float));
     }
-    multiply(&(operands){worker->dscores, KEYS, worker->dout, flash->width, 1,
-                         MN__KERNEL(attention_panels)(flash, packed->value_columns, packed->padded,
-                                                      bg_of(tile), j0, true),
-                         flash->width * PANEL, tile->m, keys, flash->width, shaw->entries != 0});
+    multiply(flash, &(tile_product){
+                        worker->dscores, KEYS, worker->dout, flash->width, 1,
+                        MN__KERNEL(attention_panels)(flash, packed->value_columns, packed->padded,
+                                                     bg_of(tile), j0, true),
+                        flash->width * PANEL, tile->m, keys, flash->width, shaw->entries != 0});
 }
 
 /* scores become P, dscores dS. */
-static void differentiate(thread_work *worker)
+static void differentiate_f32(thread_work *worker)
 {
     for (int64_t i = 0; i < worker->tile.m; i++) {
         float *p_row = worker->tile.scores + i * KEYS, *d_row = worker->dscores + i * KEYS;
@@ -212,23 +342,49 @@ static void differentiate(thread_work *worker)
     }
 }
 
-/* sums[j0.., width] += weights^T panels, for weights [ROWS][KEYS]. */
-static void add_keys(const query_tile *tile, int64_t j0, float *sums, int64_t width,
-                     const float *weights, const float *panels)
+static bool has_positions(const thread_work *worker)
 {
-    multiply(&(operands){sums + j0 * width, width, weights, 1, KEYS, panels, ROWS * PANEL,
-                         MN__KERNEL(query_tile_keys)(tile, j0), tile->flash->width, tile->m, true});
+    return worker->tile.flash->group[worker->tile.i].relative.entries != 0;
+}
+
+static bool has_biases(const thread_work *worker)
+{
+    return worker->sums.group[worker->tile.i].bias ||
+           worker->sums.group[worker->tile.i].by_distance;
+}
+
+static void differentiate(thread_work *worker, float factor, int64_t j0)
+{
+    bool all = has_positions(worker) || has_biases(worker);
+    if (worker->call->flash->bf16)
+        differentiate_bf16(worker, factor,
+                           all ? KEYS : MN__KERNEL(query_tile_keys)(&worker->tile, j0));
+    else
+        differentiate_f32(worker);
+}
+
+static void add_keys(const thread_work *worker, int64_t j0)
+{
+    const query_tile *tile = &worker->tile;
+    int64_t n = MN__KERNEL(query_tile_keys)(tile, j0), at = j0 * worker->call->width;
+    float *dkeys = key_sums(worker->call, worker->set, tile->i, false) + at;
+    float *dvalues = key_sums(worker->call, worker->set, tile->i, true) + at;
+    add_over_queries(worker, dvalues, n, tile->scores, KEYS, worker->p_pairs, worker->dout_side);
+    add_over_queries(worker, dkeys, n, worker->dscores, KEYS, worker->d_pairs,
+                     worker->content_side);
 }
 
 static void add_queries(thread_work *worker, int64_t j0)
 {
     const query_tile *tile = &worker->tile;
     const packed_group *packed = &tile->flash->group[tile->i];
-    multiply(&(operands){worker->dcontent, worker->call->width, worker->dscores, KEYS, 1,
-                         MN__KERNEL(attention_panels)(tile->flash, packed->key_rows, packed->padded,
-                                                      bg_of(tile), j0, false),
-                         packed->padded * PANEL, tile->m, tile->flash->width,
-                         MN__KERNEL(query_tile_keys)(tile, j0), true});
+    const void *weights = tile->flash->bf16 ? (const void *)worker->d_rows : worker->dscores;
+    multiply(tile->flash,
+             &(tile_product){worker->dcontent, worker->call->width, weights, KEYS, 1,
+                             MN__KERNEL(attention_panels)(tile->flash, packed->key_rows,
+                                                          packed->padded, bg_of(tile), j0, false),
+                             packed->padded * PANEL, tile->m, tile->flash->width,
+                             MN__KERNEL(query_tile_keys)(tile, j0), true});
 }
 
 /* ---- Positions ----------------------------------------------------------- */
@@ -250,14 +406,17 @@ static void flush_positions(thread_work *worker, int64_t entry, int64_t n)
     const distance_rows *relative = &flash->group[tile->i].relative;
     int64_t width = worker->call->width, h = relative->heads == 1 ? 0 : tile->h;
     float *sums = worker->sums.group[tile->i].relative;
+    if (flash->bf16)
+        put_pairs(worker, worker->dskewed, SPAN, n);
     if (sums)
-        multiply(&(operands){sums + entry * width, width, worker->dskewed, 1, SPAN,
-                             worker->position_panels, ROWS * PANEL, n, flash->width, tile->m,
-                             true});
-    multiply(&(operands){
-        worker->dposition, width, worker->dskewed, SPAN, 1,
-        MN__KERNEL(attention_panels)(flash, relative->rows, relative->entries, h, entry, false),
-        relative->entries * PANEL, tile->m, flash->width, n, true});
+        add_over_queries(worker, sums + entry * width, n, worker->dskewed, SPAN, worker->d_pairs,
+                         worker->position_side);
+    multiply(flash, &(tile_product){worker->dposition, width,
+                                    flash->bf16 ? (const void *)worker->d_rows : worker->dskewed,
+                                    flash->bf16 ? KEYS : SPAN, 1,
+                                    MN__KERNEL(attention_panels)(
+                                        flash, relative->rows, relative->entries, h, entry, false),
+                                    relative->entries * PANEL, tile->m, flash->width, n, true});
 }
 
 static void add_positions(thread_work *worker, int64_t j0)
@@ -274,14 +433,12 @@ static void add_positions(thread_work *worker, int64_t j0)
 static void add_shaw_values(thread_work *worker, int64_t j0)
 {
     const query_tile *tile = &worker->tile;
-    int64_t width = worker->call->width;
     float *weights = worker->tile.skewed;
     float *sums = worker->sums.group[tile->i].shaw_values;
     memset(weights, 0, ROWS * SPAN * sizeof *weights);
     skew(tile, weights, tile->scores, false);
-    multiply(&(operands){sums + MN__KERNEL(entry_of)(tile, j0) * width, width, weights, 1, SPAN,
-                         worker->dout_panels, ROWS * PANEL, SPAN, tile->flash->width, tile->m,
-                         true});
+    add_over_queries(worker, sums + MN__KERNEL(entry_of)(tile, j0) * worker->call->width, SPAN,
+                     weights, SPAN, NULL, worker->dout_side);
     worker->tile.skewed_j0 = -1;
 }
 
@@ -309,6 +466,33 @@ static const void *row_of(const void *data, mn__dtype dtype, const int64_t strid
            (b * stride[0] + t * stride[1] + h * stride[2]) * mn__dtype_bytes(dtype);
 }
 
+static float dot(const float *a, const float *b, int64_t n)
+{
+    vec sums = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        sums += vec_load(a + i) * vec_load(b + i);
+    float sum = vec_sum(sums);
+    for (; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+/* The row itself, or its floats in `buffer`. */
+static const float *widen(float *buffer, const void *row, mn__dtype dtype, int64_t n)
+{
+    if (dtype == MN__F32)
+        return row;
+    mn__floats_widen(buffer, row, n);
+    return buffer;
+}
+
+static void add_row(float *to, const float *from, float factor, int64_t n)
+{
+    for (int64_t d = 0; to && d < n; d++)
+        to[d] += from[d] * factor;
+}
+
 /* dO, lse and rowsum(dO O) of the tile's queries; rows that see nothing, and those
  * past n, get an lse that makes P zero. */
 static void open_tile(thread_work *worker)
@@ -320,33 +504,26 @@ static void open_tile(thread_work *worker)
     MN__KERNEL(attention_rows)
     (flash, worker->dout, row_of(to->out, call->dtype, to->out_stride, tile->b, tile->t0, tile->h),
      to->out_stride[1], tile->n, ROWS, NULL, 1);
-    put_panels(flash, worker->dout_panels, worker->dout);
+    put_side(worker, worker->dout_side, worker->dout);
     memset(worker->dqueries, 0, sizeof(float) * (size_t)(ROWS * worker->call->width));
     for (int64_t i = 0; i < ROWS; i++) {
         worker->lse[i] = INFINITY;
         worker->mean[i] = 0;
         if (i >= tile->n)
             continue;
+        const void *dout =
+            row_of(to->out, call->dtype, to->out_stride, tile->b, tile->t0 + i, tile->h);
         const void *out =
             row_of(call->out, call->dtype, call->out_stride, tile->b, tile->t0 + i, tile->h);
         float lse = call->lse[(tile->b * call->H + tile->h) * call->T + tile->t0 + i];
-        for (int64_t d = 0; d < call->D; d++)
-            worker->mean[i] +=
-                worker->dout[i * flash->width + d] * mn__element(out, call->dtype, d);
+        worker->mean[i] = dot(widen(worker->dcontent, dout, call->dtype, call->D),
+                              widen(worker->dposition, out, call->dtype, call->D), call->D);
         if (lse == -INFINITY)
             continue;
         worker->lse[i] = lse * (float)M_LOG2E;
         if (call->sink)
             *worker->sums.sink -= expf(call->sink[tile->h] - lse) * worker->mean[i];
     }
-}
-
-static float dot(const float *a, const float *b, int64_t n)
-{
-    float sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += a[i] * b[i];
-    return sum;
 }
 
 /* What the group's dS K and dZ R hand on: to the queries, u and v, scales[h]. */
@@ -358,16 +535,15 @@ static void close_group(thread_work *worker)
     const mn__key_group *group = &call->group[tile->i];
     int64_t width = worker->call->width;
     float *u = worker->sums.group[tile->i].u, *v = worker->sums.group[tile->i].v;
-    for (int64_t i = 0; i < tile->n; i++)
-        for (int64_t d = 0; d < flash->width; d++) {
-            float content = worker->dcontent[i * width + d];
-            float position = worker->dposition[i * width + d];
-            worker->dqueries[i * width + d] += content + position;
-            if (u)
-                u[d] += content;
-            if (v)
-                v[d] += position;
-        }
+    for (int64_t i = 0; i < tile->n; i++) {
+        const float *content = worker->dcontent + i * width;
+        const float *position = worker->dposition + i * width;
+        add_row(worker->dqueries + i * width, content, 1, width);
+        if (has_positions(worker))
+            add_row(worker->dqueries + i * width, position, 1, width);
+        add_row(u, content, 1, width);
+        add_row(v, position, 1, width);
+    }
     if (!worker->call->to->scales)
         return;
     const void *queries =
@@ -387,32 +563,27 @@ static void close_group(thread_work *worker)
 static void walk_group(thread_work *worker, int i)
 {
     query_tile *tile = &worker->tile;
-    const mn__flash *flash = tile->flash;
-    const packed_group *packed = &flash->group[i];
-    bool keys = worker->call->to->group[i].keys != NULL, positions = packed->relative.entries != 0;
     int64_t width = worker->call->width, first, end;
-    float *dkeys = key_sums(worker->call, worker->set, i, false);
-    float *dvalues = key_sums(worker->call, worker->set, i, true);
     MN__KERNEL(query_tile_group)(tile, i, &first, &end);
-    put_panels(flash, worker->content_panels, tile->content);
-    put_panels(flash, worker->position_panels, tile->position);
+    bool positions = has_positions(worker);
+    put_side(worker, worker->content_side, tile->content);
+    if (positions)
+        put_side(worker, worker->position_side, tile->position);
     memset(worker->dskewed, 0, ROWS * SPAN * sizeof(float));
     memset(worker->dcontent, 0, sizeof(float) * (size_t)(2 * ROWS * width));
     int64_t j0 = first;
     for (; j0 < end; j0 += KEYS) {
-        MN__KERNEL(query_tile_scores)(tile, j0);
+        float factor = MN__KERNEL(query_tile_scores)(tile, j0);
         dscores_of_values(worker, j0);
-        differentiate(worker);
-        if (keys) {
-            add_keys(tile, j0, dvalues, width, tile->scores, worker->dout_panels);
-            add_keys(tile, j0, dkeys, width, worker->dscores, worker->content_panels);
-        }
+        differentiate(worker, factor, j0);
+        if (worker->call->to->group[i].keys)
+            add_keys(worker, j0);
         add_queries(worker, j0);
         if (positions)
             add_positions(worker, j0);
         if (worker->sums.group[i].shaw_values)
             add_shaw_values(worker, j0);
-        if (worker->sums.group[i].bias || worker->sums.group[i].by_distance)
+        if (has_biases(worker))
             add_biases(worker, j0);
     }
     if (positions && j0 > first)
@@ -426,13 +597,24 @@ static void write_row(void *to, mn__dtype dtype, bool accumulate, const float *f
 {
     mn__bf16 *bf16 = to;
     float *f32 = to;
-    if (dtype == MN__BF16)
-        for (int64_t d = 0; d < D; d++)
-            bf16[d] =
-                mn__f32_to_bf16(from[d] * factor + (accumulate ? mn__bf16_to_f32(bf16[d]) : 0.0f));
-    else
+    if (dtype == MN__F32)
         for (int64_t d = 0; d < D; d++)
             f32[d] = from[d] * factor + (accumulate ? f32[d] : 0.0f);
+    for (int64_t d = 0; dtype == MN__BF16 && d < D; d += PANEL) {
+        float part[PANEL] = {0};
+        int64_t n = D - d < PANEL ? D - d : PANEL;
+        if (accumulate)
+            mn__floats_widen(part, bf16 + d, n);
+        for (int64_t c = 0; c < n; c++)
+            part[c] += from[d + c] * factor;
+        mn__floats_narrow(bf16 + d, part, n);
+    }
+}
+
+/* What dS^T (q + u) still lacks: float queries have scale * log2 e in them. */
+static float left_factor(const mn__flash *flash)
+{
+    return flash->bf16 ? flash->call->scale : (float)M_LN2;
 }
 
 static float score_scale(const mn__attention_call *call, int64_t h)
@@ -468,6 +650,7 @@ static void close_tile(const thread_work *worker, bool any)
 static void write_keys(const backward_call *call, int64_t b, int64_t g, int64_t set, int64_t sets)
 {
     const mn__attention_call *attention = call->flash->call;
+    float unfold = left_factor(call->flash);
     for (int i = 0; i < attention->groups; i++) {
         const struct mn__group_gradients *to = &call->to->group[i];
         for (int64_t j = 0; to->keys && j < attention->group[i].count; j++)
@@ -480,7 +663,7 @@ static void write_keys(const backward_call *call, int64_t b, int64_t g, int64_t 
                     for (int64_t d = 0; d < attention->D; d++)
                         sum[d] += more[d];
                 }
-                write_row(row, attention->dtype, to->accumulate, sum, values ? 1.0f : (float)M_LN2,
+                write_row(row, attention->dtype, to->accumulate, sum, values ? 1.0f : unfold,
                           attention->D);
             }
     }
@@ -499,24 +682,26 @@ static void run_unit(thread_work *worker, int64_t unit)
         memset(worker->sums.scale, 0, sizeof(float) * (size_t)call->head_floats);
         for (int64_t tile = chunk; tile < call->flash->tiles; tile += call->chunks) {
             bool any = MN__KERNEL(query_tile_set)(&worker->tile, b, h, tile * ROWS);
+            if (any && call->flash->bf16) /* sums over queries take whole steps of k */
+                worker->tile.m = (worker->tile.n + PANEL - 1) / PANEL * PANEL;
             if (any)
                 open_tile(worker);
             for (int i = 0; any && i < attention->groups; i++)
                 walk_group(worker, i);
             close_tile(worker, any);
         }
+        for (int i = 0; i < attention->groups; i++)
+            turn_sums(worker, worker->sums.group[i].relative,
+                      call->flash->group[i].relative.entries);
     }
+    for (int i = 0; i < attention->groups; i++)
+        for (int values = 0; values < 2; values++)
+            turn_sums(worker, key_sums(call, worker->set, i, values), call->flash->group[i].padded);
     if (call->chunks == 1)
         write_keys(call, b, g, worker->set, 1);
 }
 
 /* ---- What heads and rows share ------------------------------------------- */
-
-static void add_row(float *to, const float *from, float factor, int64_t n)
-{
-    for (int64_t d = 0; to && d < n; d++)
-        to[d] += from[d] * factor;
-}
 
 static int64_t distance_of(const mn__flash *flash, const mn__key_group *group, int64_t entry)
 {
@@ -579,7 +764,8 @@ static void add_head(const backward_call *call, int64_t b, int64_t h, int64_t ch
             add_by_distance(call, i, h, sums.group[i].by_distance);
         if (sums.group[i].relative)
             add_distances(flash, group, &flash->group[i].relative, h, sums.group[i].relative,
-                          call->width, (float)M_LN2, of->relative ? of->relative : of->shaw_keys);
+                          call->width, left_factor(flash),
+                          of->relative ? of->relative : of->shaw_keys);
         if (sums.group[i].shaw_values)
             add_distances(flash, group, &flash->group[i].shaw_values, h, sums.group[i].shaw_values,
                           call->width, 1, of->shaw_values);
@@ -645,6 +831,7 @@ static void run_units(const backward_call *call)
     {
         thread_work worker;
         worker_init(&worker, call, omp_get_thread_num());
+        MN__KERNEL(tile_begin)(call->flash->bf16);
 #pragma omp for schedule(dynamic)
         for (int64_t unit = 0; unit < bg * call->chunks; unit++)
             run_unit(&worker, unit);
@@ -653,6 +840,7 @@ static void run_units(const backward_call *call)
             for (int64_t at = 0; at < bg; at++)
                 write_keys(call, at / attention->G, at % attention->G, at * call->chunks,
                            call->chunks);
+        MN__KERNEL(tile_end)(call->flash->bf16);
     }
     add_heads(call);
 }

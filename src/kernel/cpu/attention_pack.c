@@ -1,6 +1,7 @@
 /* Keys, values and position rows into panels: once per call, O(S) memory, shared
  * by all heads and queries that read them. */
 #include "kernel/cpu/attention.h"
+#include "kernel/cpu/attention_vector.h"
 #include "kernel/plain.h"
 
 #include <math.h>
@@ -90,13 +91,38 @@ void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *fr
 /* 32 bits of a packed row: a float, or a pair of bf16. */
 typedef uint32_t word __attribute__((may_alias));
 
+/* A block of LANES x LANES: zipping row i with row i + LANES / 2, for all i, rotates the
+ * bits of (row, lane) by one; after log2 LANES times row and lane have changed places. */
+static inline void turn_block(word *to, int64_t to_row, const word *from, int64_t from_row)
+{
+    vec x[2][LANES];
+    int now = 0;
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++)
+        memcpy(&x[0][i], from + i * from_row, sizeof(vec));
+    _Pragma("GCC unroll 4") for (int step = 1; step < LANES; step *= 2, now = 1 - now)
+        _Pragma("GCC unroll 8") for (int i = 0; i < LANES / 2; i++)
+    {
+        x[1 - now][2 * i] = vec_zip(x[now][i], x[now][i + LANES / 2], true);
+        x[1 - now][2 * i + 1] = vec_zip(x[now][i], x[now][i + LANES / 2], false);
+    }
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++)
+        memcpy(to + i * to_row, &x[now][i], sizeof(vec));
+}
+
+void MN__KERNEL(attention_turn)(void *to, int64_t to_row, const void *from, int64_t from_row,
+                                int64_t rows, int64_t columns)
+{
+    for (int64_t r = 0; r < rows; r += LANES)
+        for (int64_t c = 0; c < columns; c += LANES)
+            turn_block((word *)to + c * to_row + r, to_row, (const word *)from + r * from_row + c,
+                       from_row);
+}
+
 /* PANEL rows of words become the columns of one panel: [words][32]. */
 static void put_columns(const mn__flash *flash, word *panel, const word *x)
 {
     int64_t words = flash->width * flash->size / (int64_t)sizeof *x;
-    for (int64_t d = 0; d < words; d++)
-        for (int64_t n = 0; n < PANEL; n++)
-            panel[d * PANEL + n] = x[n * words + d];
+    MN__KERNEL(attention_turn)(panel, PANEL, x, words, PANEL, words);
 }
 
 static void put_rows_f32(float *panels, const float *x, int64_t width, int64_t apart)
@@ -313,10 +339,19 @@ static bool open_group(mn__flash *flash, mn__queue *queue, int i, bool backward)
            open_positions(flash, queue, i, backward);
 }
 
+/* Gradients of Shaw's positions and with scales of the heads have float products only. */
+static bool needs_floats(const mn__attention_call *call)
+{
+    bool shaw = false;
+    for (int i = 0; i < call->groups; i++)
+        shaw = shaw || call->group[i].position == MN__POSITION_SHAW;
+    return shaw || call->scales;
+}
+
 bool MN__KERNEL(attention_open)(mn__flash *flash, mn__queue *queue, const mn__attention_call *call,
                                 bool backward)
 {
-    bool bf16 = call->dtype == MN__BF16 && HAVE_BF16_TILES && !backward;
+    bool bf16 = call->dtype == MN__BF16 && HAVE_BF16_TILES && !(backward && needs_floats(call));
     *flash = (struct mn__flash){.call = call,
                                 .bf16 = bf16,
                                 .width = round_up(call->D, bf16 ? 32 : 16),

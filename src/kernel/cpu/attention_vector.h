@@ -86,6 +86,23 @@ static inline float vec_sum(vec x)
     return sum;
 }
 
+/* The vectors of a and b in turn: a[0], b[0], a[1], ...; low: of their lower halves. */
+static inline vec vec_zip(vec a, vec b, const bool low)
+{
+#if defined(__AVX512F__)
+    return low ? __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7,
+                                         23)
+               : __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30,
+                                         15, 31);
+#elif defined(__AVX__)
+    return low ? __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+               : __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+    return low ? __builtin_shufflevector(a, b, 0, 4, 1, 5)
+               : __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+
 static inline float vec_largest(vec x)
 {
     float largest = x[0];
