@@ -3,9 +3,9 @@
  * Bounds. A float score has an error of about (D + 8) 2^-24 sum |q k| scale, so
  * p has that relative error, and an output a weighted mean of values with it.
  * With bf16 products, p (and q + u, q + v) are rounded to 8 bits, and so is the
- * output. A gradient is a sum of such terms. `tolerance` below spells it out,
- * relative to the largest number of the array, or to 1: gradients are differences
- * of numbers of that size, and may cancel. */
+ * output; backward, p, dS and its sums by distance are. A gradient is a sum of such terms.
+ * `tolerance` below spells it out, relative to the largest number of the array, or to 1: gradients
+ * are differences of numbers of that size, and may cancel. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -526,24 +526,30 @@ static void test_nan_is_kept(void **state)
     }
 }
 
+static void check_repeat(const attention_case *c, mn__level level, mn__dtype dtype)
+{
+    if (!mn__kernel_table(level))
+        return;
+    fixture once, again;
+    open_fixture(&once, c, dtype);
+    open_fixture(&again, c, dtype);
+    run(level, &once, true);
+    run(level, &again, true);
+    pair p = {mn__level_name(level), &once, &again, .exact = true};
+    compare_outputs(&p);
+    compare_gradients(&p);
+    close_fixture(&once);
+    close_fixture(&again);
+}
+
 /* Two runs agree to the bit, gradients that heads and rows share included. */
 static void test_repeats(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int level = MN__LEVEL_BASELINE; level < MN__LEVELS; level++) {
-            if (!mn__kernel_table((mn__level)level))
-                continue;
-            fixture once, again;
-            open_fixture(&once, &cases[i], MN__F32);
-            open_fixture(&again, &cases[i], MN__F32);
-            run((mn__level)level, &once, true);
-            run((mn__level)level, &again, true);
-            pair p = {mn__level_name((mn__level)level), &once, &again, .exact = true};
-            compare_outputs(&p);
-            compare_gradients(&p);
-            close_fixture(&once);
-            close_fixture(&again);
+            check_repeat(&cases[i], (mn__level)level, MN__F32);
+            check_repeat(&cases[i], (mn__level)level, MN__BF16);
         }
 }
 
