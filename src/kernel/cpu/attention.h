@@ -16,6 +16,7 @@
  *   attention_pack.c      keys, values and position rows into panels
  *   attention_score.c     the scores of one tile: visibility, masks, position terms
  *   attention_forward.c   the online softmax
+ *   attention_few.c       the same for a few queries: nothing is packed
  *   attention_backward.c  gradients
  *   attention_gathered.c  keys of one's own for each query */
 #ifndef MN__KERNEL_CPU_ATTENTION_H
@@ -115,12 +116,27 @@ void *MN__KERNEL(attention_panels)(const mn__flash *flash, void *packed, int64_t
 void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *from, int64_t stride,
                                 int64_t n, int64_t rows, const float *add, float factor);
 
+/* Whether key j is there for some query of row b. */
+bool MN__KERNEL(attention_key_present)(const mn__key_group *group, int64_t b, int64_t j);
+
+/* ALiBi's or T5's term, as it is added to scores in units of log 2. */
+float MN__KERNEL(attention_distance_bias)(const mn__attention_call *call, int i, int64_t distance,
+                                          int64_t h);
+
 /* to[c, r] = from[r, c], floats or other words of 32 bits; rows and columns are
  * multiples of 16. */
 void MN__KERNEL(attention_turn)(void *to, int64_t to_row, const void *from, int64_t from_row,
                                 int64_t rows, int64_t columns);
 
 /* ---- The scores of a tile ----------------------------------------------------------- */
+
+/* The keys of group i that query t of row b sees: in first <= j < *end, but for those
+ * that `keep` and segments hide. */
+void MN__KERNEL(query_range)(const mn__attention_call *call, int i, int64_t b, int64_t t,
+                             int64_t *first, int64_t *end);
+/* Those of its n scores of the keys j0.. that are hidden become -inf. */
+void MN__KERNEL(mask_scores)(const mn__attention_call *call, int i, int64_t b, int64_t t,
+                             int64_t j0, int64_t n, float *scores);
 
 /* A tile of queries, and what a thread needs to compute its scores. */
 typedef struct query_tile {
@@ -150,5 +166,17 @@ float MN__KERNEL(query_tile_scores)(query_tile *tile, int64_t j0);
 int64_t MN__KERNEL(query_tile_keys)(const query_tile *tile, int64_t j0);
 /* The entry of column 0, see distance_rows. */
 int64_t MN__KERNEL(entry_of)(const query_tile *tile, int64_t j0);
+
+/* ---- Outputs ------------------------------------------------------------------------- */
+
+/* out[b, t, h] = from[D] * scale (0: whatever stands there), and its lse. */
+void MN__KERNEL(attention_write)(const mn__attention_call *call, int64_t b, int64_t t, int64_t h,
+                                 const float *from, float scale, float lse);
+
+/* ---- A few queries ------------------------------------------------------------------- */
+
+/* Whether attention_few is the way: few queries, no masses, no Shaw's positions. */
+bool MN__KERNEL(attention_is_few)(const mn__attention_call *call);
+void MN__KERNEL(attention_few)(mn__queue *queue, const mn__attention_call *call);
 
 #endif

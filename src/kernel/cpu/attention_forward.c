@@ -6,6 +6,7 @@
  * is rare, and a comparison without a horizontal maximum finds it. */
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
+#include "kernel/cpu/chunk.h"
 
 #include <math.h>
 #include <omp.h>
@@ -186,17 +187,21 @@ static void start(thread_work *worker)
     }
 }
 
-static void write_row(const mn__attention_call *call, int64_t b, int64_t t, int64_t h,
-                      const float *out, float scale, float lse)
+void MN__KERNEL(attention_write)(const mn__attention_call *call, int64_t b, int64_t t, int64_t h,
+                                 const float *from, float scale, float lse)
 {
     int64_t at = b * call->out_stride[0] + t * call->out_stride[1] + h * call->out_stride[2];
     call->lse[(b * call->H + h) * call->T + t] = lse;
-    if (call->dtype == MN__BF16)
-        for (int64_t d = 0; d < call->D; d++)
-            ((mn__bf16 *)call->out)[at + d] = mn__f32_to_bf16(scale == 0 ? 0 : out[d] * scale);
-    else
-        for (int64_t d = 0; d < call->D; d++)
-            ((float *)call->out)[at + d] = scale == 0 ? 0 : out[d] * scale;
+    for (int64_t d = 0; d < call->D; d += PANEL) {
+        float part[PANEL] = {0};
+        int64_t n = call->D - d < PANEL ? call->D - d : PANEL;
+        for (int64_t c = 0; scale != 0 && c < n; c++)
+            part[c] = from[d + c] * scale;
+        if (call->dtype == MN__BF16)
+            mn__floats_narrow((mn__bf16 *)call->out + at + d, part, n);
+        else
+            memcpy((float *)call->out + at + d, part, (size_t)n * sizeof *part);
+    }
 }
 
 /* Rows that see nothing have a sum of 0; those past n were not computed. */
@@ -208,8 +213,9 @@ static void finish(const thread_work *worker)
     for (int64_t i = 0; i < rows; i++) {
         float sum = i < tile->n ? vec_sum(vec_load(worker->sum + i * LANES)) : 0;
         float lse = (worker->reference[i] + log2f(sum)) * (float)M_LN2;
-        write_row(call, tile->b, tile->t0 + i, tile->h, worker->out + i * out_width(tile->flash),
-                  sum == 0 ? 0 : 1 / sum, sum == 0 ? -INFINITY : lse);
+        MN__KERNEL(attention_write)
+        (call, tile->b, tile->t0 + i, tile->h, worker->out + i * out_width(tile->flash),
+         sum == 0 ? 0 : 1 / sum, sum == 0 ? -INFINITY : lse);
     }
 }
 
@@ -304,6 +310,10 @@ static void attend_all(const mn__flash *flash, char *scratch)
 
 static void forward(mn__queue *queue, const mn__attention_call *call)
 {
+    if (MN__KERNEL(attention_is_few)(call)) {
+        MN__KERNEL(attention_few)(queue, call);
+        return;
+    }
     mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
     mn__flash flash;
     if (MN__KERNEL(attention_open)(&flash, queue, call, false)) {

@@ -91,22 +91,14 @@ void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *fr
 /* 32 bits of a packed row: a float, or a pair of bf16. */
 typedef uint32_t word __attribute__((may_alias));
 
-/* A block of LANES x LANES: zipping row i with row i + LANES / 2, for all i, rotates the
- * bits of (row, lane) by one; after log2 LANES times row and lane have changed places. */
 static inline void turn_block(word *to, int64_t to_row, const word *from, int64_t from_row)
 {
-    vec x[2][LANES];
-    int now = 0;
+    vec x[LANES];
     _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++)
-        memcpy(&x[0][i], from + i * from_row, sizeof(vec));
-    _Pragma("GCC unroll 4") for (int step = 1; step < LANES; step *= 2, now = 1 - now)
-        _Pragma("GCC unroll 8") for (int i = 0; i < LANES / 2; i++)
-    {
-        x[1 - now][2 * i] = vec_zip(x[now][i], x[now][i + LANES / 2], true);
-        x[1 - now][2 * i + 1] = vec_zip(x[now][i], x[now][i + LANES / 2], false);
-    }
+        memcpy(&x[i], from + i * from_row, sizeof(vec));
+    vec_turn(x);
     _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++)
-        memcpy(to + i * to_row, &x[now][i], sizeof(vec));
+        memcpy(to + i * to_row, &x[i], sizeof(vec));
 }
 
 void MN__KERNEL(attention_turn)(void *to, int64_t to_row, const void *from, int64_t from_row,
@@ -170,7 +162,7 @@ typedef struct source {
 } source;
 
 /* Hidden keys are packed as zeros: what stands there may be anything. */
-static bool is_present(const mn__key_group *group, int64_t b, int64_t j)
+bool MN__KERNEL(attention_key_present)(const mn__key_group *group, int64_t b, int64_t j)
 {
     return j < group->count && !(group->first && j < group->first[b]) &&
            !(group->length && j >= group->length[b]) &&
@@ -190,7 +182,7 @@ static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t
     prefetch_rows(rows, from->stride[1] * bytes, smaller(PANEL, call->group[i].count - j),
                   call->D * bytes);
     for (int64_t n = 0; n < PANEL; n++) {
-        if (is_present(&call->group[i], b, j + n))
+        if (MN__KERNEL(attention_key_present)(&call->group[i], b, j + n))
             put_row(flash, x + n * row, flash->width, rows + n * from->stride[1] * bytes,
                     call->dtype, call->D, NULL, 1);
         else
@@ -263,23 +255,25 @@ static void pack_distances(const mn__flash *flash, const mn__key_group *group,
     }
 }
 
-/* ALiBi and T5, as they are added to scores in units of log 2. */
-static void fill_by_distance(const mn__flash *flash, const mn__key_group *group,
-                             packed_group *packed)
+float MN__KERNEL(attention_distance_bias)(const mn__attention_call *call, int i, int64_t distance,
+                                          int64_t h)
+{
+    const mn__key_group *group = &call->group[i];
+    float y = group->position == MN__POSITION_T5
+                  ? group->table[mn__t5_bucket(distance, group->buckets, group->far) * call->H + h]
+                  : -group->slopes[h] * (float)distance;
+    return y * (call->scales ? call->scales[h] : 1) * (float)M_LOG2E;
+}
+
+static void fill_by_distance(const mn__flash *flash, int i)
 {
     const mn__attention_call *call = flash->call;
-    for (int64_t entry = 0; entry < packed->entries; entry++) {
-        int64_t distance = distance_of(flash, group, entry);
-        int64_t bucket = group->position == MN__POSITION_T5
-                             ? mn__t5_bucket(distance, group->buckets, group->far)
-                             : 0;
-        for (int64_t h = 0; h < call->H; h++) {
-            float y = group->position == MN__POSITION_T5 ? group->table[bucket * call->H + h]
-                                                         : -group->slopes[h] * (float)distance;
-            packed->by_distance[h * packed->entries + entry] =
-                y * (call->scales ? call->scales[h] : 1) * (float)M_LOG2E;
-        }
-    }
+    const packed_group *packed = &flash->group[i];
+#pragma omp parallel for schedule(static)
+    for (int64_t h = 0; h < call->H; h++)
+        for (int64_t entry = 0; entry < packed->entries; entry++)
+            packed->by_distance[h * packed->entries + entry] = MN__KERNEL(attention_distance_bias)(
+                call, i, distance_of(flash, &call->group[i], entry), h);
 }
 
 /* ---- All of a call -------------------------------------------------------------------------- */
@@ -374,7 +368,7 @@ bool MN__KERNEL(attention_open)(mn__flash *flash, mn__queue *queue, const mn__at
         if (packed->shaw_values.entries)
             pack_distances(flash, &call->group[i], &packed->shaw_values, scratch);
         if (packed->by_distance)
-            fill_by_distance(flash, &call->group[i], packed);
+            fill_by_distance(flash, i);
     }
     mn__arena_release(&queue->scratch, mark);
     return true;

@@ -92,6 +92,42 @@ static void present_range(const mn__key_group *group, int64_t b, int64_t *first,
     *end = group->length ? smaller(group->count, group->length[b]) : group->count;
 }
 
+void MN__KERNEL(query_range)(const mn__attention_call *call, int i, int64_t b, int64_t t,
+                             int64_t *first, int64_t *end)
+{
+    const mn__key_group *group = &call->group[i];
+    present_range(group, b, first, end);
+    masked_range(group, group->offset + t, first, end);
+}
+
+static void hide(float *scores, int64_t from, int64_t to)
+{
+    for (int64_t j = from; j < to; j++)
+        scores[j] = -INFINITY;
+}
+
+void MN__KERNEL(mask_scores)(const mn__attention_call *call, int i, int64_t b, int64_t t,
+                             int64_t j0, int64_t n, float *scores)
+{
+    const mn__key_group *group = &call->group[i];
+    int64_t first, end;
+    MN__KERNEL(query_range)(call, i, b, t, &first, &end);
+    first = larger(0, smaller(n, first - j0));
+    end = larger(first, smaller(n, end - j0));
+    hide(scores, 0, first);
+    hide(scores, end, n);
+    if (group->keep)
+        for (int64_t j = first; j < end; j++)
+            if (!group->keep[b * group->count + j0 + j])
+                scores[j] = -INFINITY;
+    if (group->mask == MN__MASK_SEGMENTED) {
+        int32_t segment = group->query_segment[b * call->T + t];
+        for (int64_t j = first; j < end; j++)
+            if (group->key_segment[b * group->count + j0 + j] != segment)
+                scores[j] = -INFINITY;
+    }
+}
+
 void MN__KERNEL(query_tile_group)(query_tile *tile, int i, int64_t *first, int64_t *end)
 {
     const mn__flash *flash = tile->flash;
@@ -193,35 +229,6 @@ static bool is_whole(const query_tile *tile, int64_t j0)
     return first <= j0 && j0 + KEYS <= end;
 }
 
-static void hide(float *scores, int64_t from, int64_t to)
-{
-    for (int64_t j = from; j < to; j++)
-        scores[j] = -INFINITY;
-}
-
-static void mask_row(const query_tile *tile, int64_t i, int64_t j0, float *scores)
-{
-    const mn__attention_call *call = tile->flash->call;
-    const mn__key_group *group = &call->group[tile->i];
-    int64_t first, end;
-    present_range(group, tile->b, &first, &end);
-    masked_range(group, group->offset + tile->t0 + i, &first, &end);
-    first = larger(0, smaller(KEYS, first - j0));
-    end = larger(first, smaller(KEYS, end - j0));
-    hide(scores, 0, first);
-    hide(scores, end, KEYS);
-    if (group->keep)
-        for (int64_t j = first; j < end; j++)
-            if (!group->keep[tile->b * group->count + j0 + j])
-                scores[j] = -INFINITY;
-    if (group->mask == MN__MASK_SEGMENTED) {
-        int32_t segment = group->query_segment[tile->b * call->T + tile->t0 + i];
-        for (int64_t j = first; j < end; j++)
-            if (group->key_segment[tile->b * group->count + j0 + j] != segment)
-                scores[j] = -INFINITY;
-    }
-}
-
 static void add_biases(const query_tile *tile, int64_t i, int64_t j0, float factor, float *scores)
 {
     const mn__key_group *group = &tile->flash->call->group[tile->i];
@@ -274,7 +281,8 @@ float MN__KERNEL(query_tile_scores)(query_tile *tile, int64_t j0)
         if (biased)
             add_biases(tile, i, j0, tile->factor, tile->scores + i * KEYS);
         if (masked)
-            mask_row(tile, i, j0, tile->scores + i * KEYS);
+            MN__KERNEL(mask_scores)
+        (flash->call, tile->i, tile->b, tile->t0 + i, j0, KEYS, tile->scores + i * KEYS);
     }
     return biased ? 1 : tile->factor;
 }

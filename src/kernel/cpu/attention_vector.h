@@ -103,6 +103,22 @@ static inline vec vec_zip(vec a, vec b, const bool low)
 #endif
 }
 
+/* Rows and lanes change places: zipping row i with row i + LANES / 2, for all i, rotates
+ * the bits of (row, lane) by one; log2 LANES times do it. */
+static inline void vec_turn(vec x[LANES])
+{
+    _Pragma("GCC unroll 4") for (int step = 1; step < LANES; step *= 2)
+    {
+        vec y[LANES];
+        _Pragma("GCC unroll 8") for (int i = 0; i < LANES / 2; i++)
+        {
+            y[2 * i] = vec_zip(x[i], x[i + LANES / 2], true);
+            y[2 * i + 1] = vec_zip(x[i], x[i + LANES / 2], false);
+        }
+        _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) x[i] = y[i];
+    }
+}
+
 static inline float vec_largest(vec x)
 {
     float largest = x[0];
