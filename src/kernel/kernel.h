@@ -36,7 +36,7 @@ typedef struct mn__kernels mn__kernels;
 typedef struct mn__queue {
     const mn__kernels *kernels;
     mn__arena scratch;
-    bool failed;                      /* a kernel lacked scratch: see mn__queue_check */
+    bool failed; /* a kernel lacked scratch: see mn__queue_check */
 } mn__queue;
 
 /* The best level of this machine that MNEME_CPU (plain, baseline, v3, v4,

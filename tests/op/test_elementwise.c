@@ -155,16 +155,16 @@ static void quotients(void **state)
     (void)state;
     for (int i = 0; i < WIDTHS; i++) {
         context c = {.rows = ROWS, .columns = widths[i]};
-        op_check(&(op_case){.name = "divide",
-                            .inputs = 2,
-                            .input = {{OP_COMPUTE, 2, {ROWS, widths[i]}, 0},
-                                      {OP_COMPUTE, 2, {ROWS, widths[i]}, 0}},
-                            .build = build_quotient,
-                            .define = define_quotient,
-                            .context = &c,
-                            .outputs = ROWS * widths[i],
-                            .terms = 4,
-                            .roundings = 6});
+        op_check(&(op_case){
+            .name = "divide",
+            .inputs = 2,
+            .input = {{OP_COMPUTE, 2, {ROWS, widths[i]}, 0}, {OP_COMPUTE, 2, {ROWS, widths[i]}, 0}},
+            .build = build_quotient,
+            .define = define_quotient,
+            .context = &c,
+            .outputs = ROWS * widths[i],
+            .terms = 4,
+            .roundings = 6});
     }
 }
 
