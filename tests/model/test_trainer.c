@@ -228,8 +228,8 @@ static void test_contradictions(void **state)
     training how = {.folder = *state, .run = "wrong"};
     how.overrides = OVERRIDES("train.stepz=3");
     expect(&how, MN_ERROR_OPTION, "stepz");
-    how.overrides = OVERRIDES("trian.steps=3");
-    expect(&how, MN_ERROR_OPTION, "trian");
+    how.overrides = OVERRIDES("training.steps=3");
+    expect(&how, MN_ERROR_OPTION, "training");
     how.overrides = OVERRIDES("train.accumulate=3");
     expect(&how, MN_ERROR_OPTION, "do not divide");
     how.overrides = OVERRIDES("data.validation=0", "data.prepared=");
