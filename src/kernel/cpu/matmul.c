@@ -366,12 +366,13 @@ static product job_of(const product *plan, int64_t index, int lone)
     job.a.data =
         (const char *)call->a.data +
         (first * call->a.outer[0] + second * call->a.outer[1]) * mn__dtype_bytes(call->a.dtype);
-    job.b.data =
-        (const char *)call->b.data +
-        (first * call->b.outer[0] + second * call->b.outer[1]) * mn__dtype_bytes(call->b.dtype);
     job.c = (char *)call->c + at * mn__dtype_bytes(call->c_dtype);
-    if (!call->packed)
+    if (!call->packed) {
+        job.b.data =
+            (const char *)call->b.data +
+            (first * call->b.outer[0] + second * call->b.outer[1]) * mn__dtype_bytes(call->b.dtype);
         job.panel += lone * panel_bytes(plan->kind, call->k, plan->panel_columns);
+    }
     job.block_a += lone * plan->block_a_bytes;
     job.partial += lone * plan->partial_floats;
     return job;
