@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# build PRESET: configures and builds it in build/PRESET; configuring is silent unless it fails.
+# build PRESET [TARGET]: configures it and builds all of it, or TARGET, in build/PRESET; configuring
+# is silent unless it fails.
 # Sourced by ./dev and its parts.
 build() {
     mkdir -p "build/$1"
@@ -7,5 +8,5 @@ build() {
         cat "build/$1/configure.log"
         return 1
     }
-    cmake --build --preset "$1" -- -k 0
+    cmake --build --preset "$1" ${2:+--target "$2"} -- -k 0
 }
