@@ -19,8 +19,9 @@ static void write_texts(void)
     static const char *const words[] = {"the ", "river ", "runs ", "<b>", "to\n", "caf\xc3\xa9 "};
     for (int d = 0; d < 10; d++) {
         char text[6000] = "";
-        for (int i = 0, k = d; i < 500; i++, k = k * 7 + i + 1)
-            strcat(text, words[(unsigned)k % 6]);
+        uint32_t k = (uint32_t)d;
+        for (uint32_t i = 0; i < 500; i++, k = k * 7 + i + 1)
+            strcat(text, words[k % 6]);
         folder_write(folder_path(folder, "texts/%d.txt", d), text, -1);
     }
 }
