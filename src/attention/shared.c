@@ -116,6 +116,12 @@ mn__var *mn__slot_read(mn__tape *tape, const mn__slot *slot, int64_t start, int6
 /* index[b, p] = b * (P + T) + p + counts[b]: rows of [old; source]. */
 static int32_t *newest(mn__tape *tape, int64_t B, int64_t P, int64_t T, const int64_t *counts)
 {
+    if (B * (P + T) > INT32_MAX) {
+        mn__tape_fail(tape, MN_ERROR_UNSUPPORTED, "use fewer rows or a shorter memory",
+                      "%lld rows of %lld entries are more than an index counts", (long long)B,
+                      (long long)(P + T));
+        return NULL;
+    }
     int32_t *index = mn__arena_calloc(&tape->nodes, B * P, sizeof *index);
     if (!index)
         mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a state's rows");
