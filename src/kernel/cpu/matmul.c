@@ -1,10 +1,10 @@
 /* Matrix products of any strides, batched, with bias, activation and sum.
  *
- * One product: b (or a panel of its columns) is packed by all threads, then the
- * tiles of c are shared out in blocks: a thread packs a sliver of a, which
- * stays in L1, and meets it with every sliver of the block of b, which stays in
- * L2. The sum over k has the same order whatever the threads. Many small
- * products go to one thread each instead. */
+ * One product: b (or a panel of its columns) is packed by all threads, then c is
+ * cut among them as a grid. A thread packs a block of its rows of a, once for
+ * all its columns; a sliver of it stays in L1 and meets every sliver of a block
+ * of b, which stays in L2. The sum over k has the same order whatever the
+ * threads. Many small products go to one thread each instead. */
 #include <omp.h>
 
 #include "base/memory.h"
@@ -13,8 +13,8 @@
 
 enum {
     PANEL_BYTES = 64 << 20, /* of packed b at a time */
-    BLOCK_BYTES = 1 << 20,  /* of it that stays in L2 */
-    BLOCK_ROWS = 128,
+    BLOCK_BYTES = 1 << 19,  /* of it that stays in L2 */
+    BLOCK_ROWS = 256,
 };
 
 struct mn__packed {
@@ -33,8 +33,9 @@ typedef struct product {
     int64_t panel_columns;
     char *block_a;  /* per thread: packed a of a block */
     float *partial; /* per thread: a block's sums between passes where c is not F32 */
-    int64_t sliver_a_bytes, block_a_bytes, partial_floats;
+    int64_t sliver_a_bytes, block_a_bytes, partial_columns, partial_floats;
     int64_t block_rows, block_columns, depth;
+    int across; /* the columns of the grid of threads */
 } product;
 
 static int64_t least(int64_t a, int64_t b)
@@ -178,17 +179,20 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
     const mn__product_kind *kind = job->kind;
     const mn__matmul *call = job->call;
     int64_t depth = least(job->depth, call->k - l), steps = cut(depth, kind->step);
+    int64_t element = mn__dtype_bytes(call->c_dtype), row_bytes = call->c_row * element;
     bool in_c = call->c_dtype == MN__F32;
     _Alignas(64) float acc[MN__TILE_ROWS_MAX * MN__TILE_COLUMNS];
     at->last = l + depth >= call->k;
     at->add_partial = l > 0 || (in_c && call->accumulate && !at->last);
     at->add_c = call->accumulate && !(in_c && l > 0);
-    at->partial_stride = in_c ? call->c_row : job->block_columns;
+    at->partial_stride = in_c ? call->c_row : job->partial_columns;
     for (int64_t j = 0; j < columns; j += MN__TILE_COLUMNS) {
         at->j = first + j;
         at->columns = least(MN__TILE_COLUMNS, columns - j);
         at->partial = in_c ? (float *)job->c + at->i * call->c_row + at->j : partial + j;
-        kind->tile(at->rows, steps, sliver_a, sliver_of(kind, &at->b, l, depth, at->j), acc);
+        const char *c = (char *)job->c + at->i * row_bytes + at->j * element;
+        kind->tile(at->rows, steps, sliver_a, sliver_of(kind, &at->b, l, depth, at->j), acc, c,
+                   row_bytes);
         finish_tile(job, at, acc);
     }
 }
@@ -213,26 +217,28 @@ static void pack_block_a(const product *job, char *slivers, int64_t i, int64_t r
                          least(kind->rows, rows - r), least(chunk, depth - d));
 }
 
-/* A block of c, for the passes that start at `l` up to `end`. */
+/* A part of c. */
 typedef struct region {
-    int64_t i, rows, j, columns, l, end;
+    int64_t i, rows, j, columns;
 } region;
 
-static void multiply_block(const product *job, int thread, const panel *b, const region *block)
+/* At depth `l`, for a block's rows and all the columns of its thread. */
+static void multiply_block(const product *job, int thread, const panel *b, const region *block,
+                           int64_t l)
 {
     char *block_a = job->block_a + thread * job->block_a_bytes;
     float *partial = job->partial + thread * job->partial_floats;
-    int64_t l = block->l, rows = job->kind->rows;
-    do {
-        pack_block_a(job, block_a, block->i, block->rows, l, least(job->depth, job->call->k - l));
+    int64_t rows = job->kind->rows;
+    pack_block_a(job, block_a, block->i, block->rows, l, least(job->depth, job->call->k - l));
+    for (int64_t j = 0; j < block->columns; j += job->block_columns) {
+        int64_t columns = least(job->block_columns, block->columns - j);
         char *sliver_a = block_a;
         for (int64_t r = 0; r < block->rows; r += rows, sliver_a += job->sliver_a_bytes) {
             place at = {.i = block->i + r, .rows = least(rows, block->rows - r), .b = *b};
-            multiply_sliver(job, &at, sliver_a, partial + r * job->block_columns, l, block->j,
-                            block->columns);
+            multiply_sliver(job, &at, sliver_a, partial + r * job->partial_columns + j, l,
+                            block->j + j, columns);
         }
-        l += job->depth;
-    } while (l < block->end);
+    }
 }
 
 /* ---- One product by a team ------------------------------------------------------------------ */
@@ -260,27 +266,39 @@ static void pack_panel(const mn__product_kind *kind, mn__operand b, int64_t k, i
                              least(chunk, least(depth, k - l) - d));
 }
 
-/* Where c holds the partial sums, all of a thread's blocks take one pass before
+/* What falls to a thread of the columns of a panel: whole slivers both ways. */
+static region region_of(const product *job, int64_t first, int64_t columns, int thread, int team)
+{
+    int64_t rows = job->kind->rows, i, end_i, j, end_j;
+    share(cut(job->call->m, rows), thread / job->across, team / job->across, &i, &end_i);
+    share(cut(columns, MN__TILE_COLUMNS), thread % job->across, job->across, &j, &end_j);
+    return (region){.i = i * rows,
+                    .rows = least(end_i * rows, job->call->m) - i * rows,
+                    .j = first + j * MN__TILE_COLUMNS,
+                    .columns = least(end_j * MN__TILE_COLUMNS, columns) - j * MN__TILE_COLUMNS};
+}
+
+/* Where c holds the partial sums, all of a thread's rows take one pass before
  * the next, and the packed b of the pass stays in the cache. */
 static void multiply_panel(const product *job, int64_t first, int64_t columns, int thread, int team)
 {
     const panel b = {job->panel, first, round_up(columns, MN__TILE_COLUMNS)};
-    int64_t down = cut(job->call->m, job->block_rows), begin, end, l = 0;
-    int64_t stride = job->call->c_dtype == MN__F32 ? job->depth : job->call->k;
-    share(down * cut(columns, job->block_columns), thread, team, &begin, &end);
+    const region mine = region_of(job, first, columns, thread, team);
+    int64_t k = job->call->k, span = job->call->c_dtype == MN__F32 ? job->depth : k, start = 0;
     do {
-        for (int64_t index = begin; index < end; index++) {
-            int64_t i = index % down * job->block_rows, j = index / down * job->block_columns;
-            region block = {.i = i,
-                            .rows = least(job->block_rows, job->call->m - i),
-                            .j = first + j,
-                            .columns = least(job->block_columns, columns - j),
-                            .l = l,
-                            .end = l + stride};
-            multiply_block(job, thread, &b, &block);
+        for (int64_t i = 0; i < mine.rows; i += job->block_rows) {
+            region block = {.i = mine.i + i,
+                            .rows = least(job->block_rows, mine.rows - i),
+                            .j = mine.j,
+                            .columns = mine.columns};
+            int64_t l = start;
+            do {
+                multiply_block(job, thread, &b, &block, l);
+                l += job->depth;
+            } while (l < least(k, start + span));
         }
-        l += stride;
-    } while (l < job->call->k);
+        start += span;
+    } while (start < k);
 }
 
 /* Every thread of the team calls this; a team of one meets no barrier. */
@@ -306,13 +324,28 @@ static void multiply(const product *job, int thread, int team)
         job->kind->end();
 }
 
-/* ---- Planning
- * ------------------------------------------------------------------------------------ */
+/* ---- Planning ---------------------------------------------------------------------------- */
 
 static int64_t panel_bytes(const mn__product_kind *kind, int64_t k, int64_t columns)
 {
     int64_t wide = round_up(columns, MN__TILE_COLUMNS) * mn__dtype_bytes(kind->dtype);
     return mn__size_product(wide, padded(kind, k));
+}
+
+/* The grid that leaves the busiest thread least: tiles, and packing a sliver of
+ * a, which costs about a quarter of one. */
+static int threads_across(int64_t slivers_a, int64_t slivers_b, int team)
+{
+    int best = 1;
+    int64_t least_work = INT64_MAX;
+    for (int across = 1; across <= team; across++) {
+        int64_t work = cut(slivers_a, team / across) * (4 * cut(slivers_b, across) + 1);
+        if (team % across == 0 && work < least_work) {
+            best = across;
+            least_work = work;
+        }
+    }
+    return best;
 }
 
 static void plan_blocks(product *job, int team)
@@ -325,24 +358,20 @@ static void plan_blocks(product *job, int team)
     int64_t slivers = PANEL_BYTES / (panel_bytes(kind, call->k, MN__TILE_COLUMNS) + 1);
     int64_t most = call->packed ? wide : slivers * MN__TILE_COLUMNS;
     job->panel_columns = least(wide, most > MN__TILE_COLUMNS ? most : MN__TILE_COLUMNS);
-    job->block_columns =
-        least(job->panel_columns, round_up(BLOCK_BYTES / column_bytes, MN__TILE_COLUMNS));
-    job->block_rows = round_up(least(BLOCK_ROWS, call->m), kind->rows);
-    while (cut(call->m, job->block_rows) * cut(job->panel_columns, job->block_columns) < 4 * team)
-        if (job->block_columns > job->block_rows && job->block_columns > 2 * MN__TILE_COLUMNS)
-            job->block_columns = round_up(job->block_columns / 2, MN__TILE_COLUMNS);
-        else if (job->block_rows > kind->rows)
-            job->block_rows = round_up(job->block_rows / 2, kind->rows);
-        else if (job->block_columns > MN__TILE_COLUMNS)
-            job->block_columns = round_up(job->block_columns / 2, MN__TILE_COLUMNS);
-        else
-            break;
+    job->across =
+        threads_across(cut(call->m, kind->rows), cut(job->panel_columns, MN__TILE_COLUMNS), team);
+    int64_t mine = cut(job->panel_columns / MN__TILE_COLUMNS, job->across) * MN__TILE_COLUMNS;
+    int64_t blocks = cut(mine * column_bytes, BLOCK_BYTES);
+    job->block_columns = round_up(cut(mine, blocks), MN__TILE_COLUMNS);
+    int64_t rows = round_up(cut(call->m, team / job->across), kind->rows);
+    job->block_rows = round_up(cut(rows, cut(rows, BLOCK_ROWS)), kind->rows);
     enum { SURPLUS = 64 }; /* packing may write a vector past the end */
     job->sliver_a_bytes = round_up(
         kind->rows * round_up(job->depth, 32) * mn__dtype_bytes(kind->dtype) + SURPLUS, 64);
     job->block_a_bytes = job->block_rows / kind->rows * job->sliver_a_bytes;
     bool sums = call->c_dtype != MN__F32 && call->k > job->depth;
-    job->partial_floats = sums ? job->block_rows * job->block_columns : 0;
+    job->partial_columns = sums ? mine : 0;
+    job->partial_floats = job->block_rows * job->partial_columns;
 }
 
 static bool take_scratch(mn__queue *queue, product *job, int teams, int team)
@@ -410,8 +439,7 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
     mn__arena_release(&queue->scratch, mark);
 }
 
-/* ---- Packed weights
- * --------------------------------------------------------------------------------- */
+/* ---- Packed weights ---------------------------------------------------------------------- */
 
 static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
 {

@@ -19,8 +19,11 @@ typedef struct mn__product_kind {
     int64_t rows;    /* of a tile */
     int64_t step;    /* the k of one step: 1; 2 (pairs); 32 (tiles) */
     int64_t depth;   /* the k of one pass, so that a sliver of a stays in L1 */
-    /* acc [rows, MN__TILE_COLUMNS] = a sliver times b sliver over `steps`; `used` rows matter. */
-    void (*tile)(int64_t used, int64_t steps, const void *a, const void *b, float *acc);
+    /* acc [rows, MN__TILE_COLUMNS] = a sliver times b sliver over `steps`; `used` rows matter.
+     * c is where the tile goes next, rows `c_bytes` apart: shortly before the end its lines are
+     * asked for, which earlier would not outlast b's stream through L1. */
+    void (*tile)(int64_t used, int64_t steps, const void *a, const void *b, float *acc,
+                 const char *c, int64_t c_bytes);
     /* `used` rows and k elements of a into a sliver of whole steps; a is F32 or BF16. */
     void (*pack_a)(void *sliver, mn__operand a, int64_t used, int64_t k);
     /* k elements of `used` columns of b into a sliver. */

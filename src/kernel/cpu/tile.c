@@ -9,15 +9,29 @@
 
 enum { ROWS = MN__LANES == 16 ? 14 : 6, COLUMNS = MN__TILE_COLUMNS };
 
+enum { FETCH = 40 }; /* steps before the end at which c's lines are asked for */
+
+static inline __attribute__((always_inline)) void fetch_c(int count, const char *c, int64_t c_bytes)
+{
+    for (int i = 0; i < count; i++, c += c_bytes) {
+        __builtin_prefetch(c, 1, 3);
+        __builtin_prefetch(c + 64, 1, 3);
+    }
+}
+
 /* a: [steps, ROWS], b: [steps, COLUMNS]. `count` is constant where this is inlined. */
-static inline __attribute__((always_inline)) void
-tile_f32_rows(int count, int64_t steps, const float *a, const float *b, float *acc)
+static inline __attribute__((always_inline)) void tile_f32_rows(int count, int64_t steps,
+                                                                const float *a, const float *b,
+                                                                float *acc, const char *c,
+                                                                int64_t c_bytes)
 {
     mn__lanes sum[ROWS][2];
 #pragma GCC unroll 16
     for (int i = 0; i < count; i++)
         sum[i][0] = sum[i][1] = (mn__lanes){0};
     for (int64_t l = 0; l < steps; l++) {
+        if (l == steps - FETCH)
+            fetch_c(count, c, c_bytes);
         mn__lanes left = *(const mn__lanes *)b, right = *(const mn__lanes *)(b + MN__LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < count; i++) {
@@ -35,25 +49,26 @@ tile_f32_rows(int count, int64_t steps, const float *a, const float *b, float *a
     }
 }
 
-static void tile_f32(int64_t used, int64_t steps, const void *a, const void *b, float *acc)
+static void tile_f32(int64_t used, int64_t steps, const void *a, const void *b, float *acc,
+                     const char *c, int64_t c_bytes)
 {
     if (used == 1)
-        tile_f32_rows(1, steps, a, b, acc);
+        tile_f32_rows(1, steps, a, b, acc, c, c_bytes);
     else if (used <= 2)
-        tile_f32_rows(2, steps, a, b, acc);
+        tile_f32_rows(2, steps, a, b, acc, c, c_bytes);
     else if (used <= 4)
-        tile_f32_rows(4, steps, a, b, acc);
+        tile_f32_rows(4, steps, a, b, acc, c, c_bytes);
     else if (ROWS > 8 && used <= 8)
-        tile_f32_rows(ROWS > 8 ? 8 : ROWS, steps, a, b, acc);
+        tile_f32_rows(ROWS > 8 ? 8 : ROWS, steps, a, b, acc, c, c_bytes);
     else
-        tile_f32_rows(ROWS, steps, a, b, acc);
+        tile_f32_rows(ROWS, steps, a, b, acc, c, c_bytes);
 }
 
 static const mn__product_kind kind_f32 = {
     .dtype = MN__F32,
     .rows = ROWS,
     .step = 1,
-    .depth = 384,
+    .depth = 512,
     .tile = tile_f32,
     .pack_a = MN__KERNEL(pack_a_f32),
     .pack_b = MN__KERNEL(pack_b_f32),
@@ -62,14 +77,18 @@ static const mn__product_kind kind_f32 = {
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 
 /* The same for pairs of k: a [steps, ROWS] and b [steps, COLUMNS] of pairs. */
-static inline __attribute__((always_inline)) void
-tile_pairs_rows(int count, int64_t steps, const int32_t *a, const int32_t *b, float *acc)
+static inline __attribute__((always_inline)) void tile_pairs_rows(int count, int64_t steps,
+                                                                  const int32_t *a,
+                                                                  const int32_t *b, float *acc,
+                                                                  const char *c, int64_t c_bytes)
 {
     __m512 sum[ROWS][2];
 #pragma GCC unroll 16
     for (int i = 0; i < count; i++)
         sum[i][0] = sum[i][1] = _mm512_setzero_ps();
     for (int64_t l = 0; l < steps; l++) {
+        if (l == steps - FETCH)
+            fetch_c(count, c, c_bytes);
         __m512bh left = (__m512bh)_mm512_loadu_si512(b);
         __m512bh right = (__m512bh)_mm512_loadu_si512(b + 16);
 #pragma GCC unroll 16
@@ -88,18 +107,19 @@ tile_pairs_rows(int count, int64_t steps, const int32_t *a, const int32_t *b, fl
     }
 }
 
-static void tile_pairs(int64_t used, int64_t steps, const void *a, const void *b, float *acc)
+static void tile_pairs(int64_t used, int64_t steps, const void *a, const void *b, float *acc,
+                       const char *c, int64_t c_bytes)
 {
     if (used == 1)
-        tile_pairs_rows(1, steps, a, b, acc);
+        tile_pairs_rows(1, steps, a, b, acc, c, c_bytes);
     else if (used <= 2)
-        tile_pairs_rows(2, steps, a, b, acc);
+        tile_pairs_rows(2, steps, a, b, acc, c, c_bytes);
     else if (used <= 4)
-        tile_pairs_rows(4, steps, a, b, acc);
+        tile_pairs_rows(4, steps, a, b, acc, c, c_bytes);
     else if (used <= 8)
-        tile_pairs_rows(8, steps, a, b, acc);
+        tile_pairs_rows(8, steps, a, b, acc, c, c_bytes);
     else
-        tile_pairs_rows(ROWS, steps, a, b, acc);
+        tile_pairs_rows(ROWS, steps, a, b, acc, c, c_bytes);
 }
 
 static const mn__product_kind kind_pairs = {
@@ -143,8 +163,9 @@ static void amx_end(void)
 /* Tiles 0..3 are the quarters of acc, 4 and 5 the halves of a, 6 and 7 of b.
  * a: [steps, 32 rows, 32 k], b: [steps, 16 pairs, 32 columns] of pairs. */
 static void tile_amx(int64_t used, int64_t steps, const void *a_sliver, const void *b_sliver,
-                     float *acc)
+                     float *acc, const char *c, int64_t c_bytes)
 {
+    fetch_c((int)used, c, c_bytes); /* what tiles load stays in L1 */
     const mn__bf16 *a = a_sliver, *b = b_sliver;
     enum { A_STRIDE = 64, B_STRIDE = 128, ACC_STRIDE = 128, HALF = AMX_TILE * AMX_STEP };
     _tile_zero(0);
