@@ -8,8 +8,9 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 #define BLOCK_MAGIC UINT64_C(0x6d6e656d65626c6b)
 
 /* Sits in the 64 bytes before the caller's. */
@@ -51,6 +52,16 @@ static void count_block(int64_t bytes)
     atomic_fetch_add(&allocations, 1);
 }
 
+/* Large blocks in huge pages, where the system gives them: a step walks through
+ * gigabytes, and 4 KB pages cost faults when it starts and TLB misses later. */
+static void ask_for_huge_pages(void *block, size_t bytes)
+{
+    uintptr_t first = ((uintptr_t)block + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    uintptr_t end = ((uintptr_t)block + bytes) / HUGE_PAGE * HUGE_PAGE;
+    if (end > first)
+        (void)madvise((void *)first, end - first, MADV_HUGEPAGE); /* a wish */
+}
+
 void *mn__malloc(int64_t bytes)
 {
     if (bytes < 0 || bytes > INT64_MAX - 2 * ALIGNMENT || must_fail())
@@ -59,6 +70,8 @@ void *mn__malloc(int64_t bytes)
     block_header *header = aligned_alloc(ALIGNMENT, whole);
     if (!header)
         return NULL;
+    if (bytes >= 2 * HUGE_PAGE)
+        ask_for_huge_pages(header, whole);
     *header = (block_header){.bytes = bytes, .magic = BLOCK_MAGIC};
     count_block(bytes);
     return (char *)header + ALIGNMENT;
