@@ -9,7 +9,16 @@
 
 enum { ROWS = MN__LANES == 16 ? 14 : 6, COLUMNS = MN__TILE_COLUMNS };
 
-enum { FETCH = 40 }; /* steps before the end at which c's lines are asked for */
+enum {
+    FETCH = 40, /* steps before the end at which c's lines are asked for */
+    AHEAD = 24, /* steps that b, which comes from L2, is asked for in advance */
+};
+
+static inline __attribute__((always_inline)) void fetch_b(const void *b)
+{
+    __builtin_prefetch(b, 0, 3);
+    __builtin_prefetch((const char *)b + sizeof(mn__lanes), 0, 3);
+}
 
 static inline __attribute__((always_inline)) void fetch_c(int count, const char *c, int64_t c_bytes)
 {
@@ -32,6 +41,7 @@ static inline __attribute__((always_inline)) void tile_f32_rows(int count, int64
     for (int64_t l = 0; l < steps; l++) {
         if (l == steps - FETCH)
             fetch_c(count, c, c_bytes);
+        fetch_b(b + AHEAD * COLUMNS);
         mn__lanes left = *(const mn__lanes *)b, right = *(const mn__lanes *)(b + MN__LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < count; i++) {
@@ -89,6 +99,7 @@ static inline __attribute__((always_inline)) void tile_pairs_rows(int count, int
     for (int64_t l = 0; l < steps; l++) {
         if (l == steps - FETCH)
             fetch_c(count, c, c_bytes);
+        fetch_b(b + AHEAD * COLUMNS);
         __m512bh left = (__m512bh)_mm512_loadu_si512(b);
         __m512bh right = (__m512bh)_mm512_loadu_si512(b + 16);
 #pragma GCC unroll 16
