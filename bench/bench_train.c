@@ -120,9 +120,16 @@ static double step_ours(ours *run)
 }
 
 /* 6 per matrix weight and token; of attention the causal half: 2 T^2 D H forward,
- * 5 backward. */
-static double flops_per_token(const ours *run)
+ * 5 backward. With a memory: what a step of the plan counts. */
+static double flops_per_token(const ours *run, char name)
 {
+    if (name == 'c') {
+        mn__plan plan;
+        mn_error error;
+        if (mn__plan_make(&plan, &run->recipe, run->vocabulary, NULL, &error))
+            stop(&error);
+        return (plan.products + plan.attention) / (double)plan.tokens;
+    }
     const mn__decoder *decoder = run->learner.decoder;
     const mn__decoder_options *model = mn__decoder_options_of(decoder);
     double width = (double)(model->heads * model->head_width);
@@ -169,13 +176,14 @@ static result measure(char model, int precision, const bench_options *options)
     ours run;
     open_ours(&run, model, precision);
     mn__dtype dtype = precision ? MN__BF16 : MN__F32;
+    double flops = flops_per_token(&run, model);
     step_ours(&run); /* first steps touch memory and make plans of products */
     step_ours(&run);
     for (int n = 0; n < options->rounds; n++) {
         double before = mn__peak_measure(&run.device, dtype);
         mine[n] = step_ours(&run);
         double after = mn__peak_measure(&run.device, dtype);
-        shares[n] = mine[n] * flops_per_token(&run) / (0.5 * (before + after));
+        shares[n] = mine[n] * flops / (0.5 * (before + after));
         theirs[n] = worker ? step_peer(worker) : NAN;
         ratios[n] = mine[n] / theirs[n];
     }
