@@ -7,6 +7,7 @@
  * sees itself alone. Positions are rotary (from the model) or ALiBi's slopes
  * (Press et al. 2022). Not here: approximations of any kind. */
 #include <math.h>
+#include <string.h>
 
 #include "attention/types.h"
 
@@ -120,11 +121,15 @@ static bool add_cache(mn__tape *tape, const mn__segment *segment, const mn__stat
 {
     const int64_t *filled = state->counter[FILLED];
     mn__keys *group = &args->group[args->groups++];
-    *group = (mn__keys){.mask = MN__MASK_NONE, .offset = longest, .length = filled};
+    *group = (mn__keys){.mask = MN__MASK_NONE, .offset = longest};
     if (!slopes) {
         group->keys = mn__slot_read(tape, &state->slot[KEYS], 0, longest);
         group->values = mn__slot_read(tape, &state->slot[VALUES], 0, longest);
-        return true;
+        int64_t *length = mn__arena_calloc(&tape->nodes, segment->B, sizeof *length);
+        if (length) /* backward may come after the state has moved on */
+            memcpy(length, filled, (size_t)segment->B * sizeof *length);
+        group->length = length;
+        return length;
     }
     int64_t *first = mn__arena_calloc(&tape->nodes, segment->B, sizeof *first);
     for (int64_t b = 0; first && b < segment->B; b++)
@@ -132,7 +137,6 @@ static bool add_cache(mn__tape *tape, const mn__segment *segment, const mn__stat
     group->keys = align_right(tape, &state->slot[KEYS], filled, longest);
     group->values = align_right(tape, &state->slot[VALUES], filled, longest);
     group->first = first;
-    group->length = NULL;
     group->position = MN__POSITION_ALIBI;
     group->slopes = slopes;
     return first;

@@ -44,6 +44,13 @@ static mn_status check(const mn__attention *layer, mn_error *error)
     if (options->t5 && layer->rope)
         return mn__fail(error, MN_ERROR_OPTION, "set model.positions: none",
                         "attention.t5 with rotary positions");
+    if (options->t5 && options->far <= options->buckets / 2)
+        return mn__fail(error, MN_ERROR_OPTION,
+                        "half of the buckets hold one distance each: set a larger far, or "
+                        "fewer buckets",
+                        "attention.far is %lld, and %lld buckets tell apart distances up to %lld",
+                        (long long)options->far, (long long)options->buckets,
+                        (long long)options->buckets / 2);
     return MN_OK;
 }
 

@@ -43,8 +43,10 @@ enum { FILLED, OPEN }; /* tokens remembered of the document; tokens of the open 
 struct own {
     mn__linear relative; /* W_r [H D, C] */
     mn__param *u, *v;    /* [H, D] */
-    float *sinusoids;    /* R [distances, C], held by the type's first layer */
+    float *sinusoids;    /* R [distances, C] */
     int64_t distances;
+    float *longest_sinusoids; /* of the type's first layer: the longest made so far, */
+    int64_t longest;          /* whose beginning serves every other layer */
 };
 
 static int64_t segment_length(const mn__attention *layer)
@@ -84,19 +86,31 @@ static void fill_sinusoids(float *R, int64_t distances, int64_t C)
         }
 }
 
-static mn_status create_sinusoids(const mn__attention *layer, struct own *own, mn__params *params,
-                                  mn_error *error)
+/* The distances that a layer tells apart. */
+static int64_t distances_of(const mn__attention *layer)
 {
     const struct options *options = layer->options;
     int64_t longest =
         options->same_length ? options->memory : options->memory + segment_length(layer);
-    own->distances = options->clamp && options->clamp < longest ? options->clamp + 1 : longest;
-    own->sinusoids = mn__arena_calloc(&params->nodes, own->distances,
-                                      layer->C * (int64_t)sizeof *own->sinusoids);
-    if (!own->sinusoids)
-        return mn__fail(error, MN_ERROR_MEMORY, "set attention.clamp, or a shorter memory",
-                        "no memory for %lld relative positions", (long long)own->distances);
-    fill_sinusoids(own->sinusoids, own->distances, layer->C);
+    return options->clamp && options->clamp < longest ? options->clamp + 1 : longest;
+}
+
+static mn_status create_sinusoids(const mn__attention *layer, struct own *own, mn__params *params,
+                                  mn_error *error)
+{
+    struct own *first = layer->first->own;
+    own->distances = distances_of(layer);
+    if (own->distances > first->longest) {
+        float *R = mn__arena_calloc(&params->nodes, own->distances,
+                                    layer->C * (int64_t)sizeof *own->sinusoids);
+        if (!R)
+            return mn__fail(error, MN_ERROR_MEMORY, "set attention.clamp, or a shorter memory",
+                            "no memory for %lld relative positions", (long long)own->distances);
+        fill_sinusoids(R, own->distances, layer->C);
+        first->longest_sinusoids = R;
+        first->longest = own->distances;
+    }
+    own->sinusoids = first->longest_sinusoids;
     return MN_OK;
 }
 
@@ -131,14 +145,12 @@ static mn_status create(mn__attention *layer, mn__params *params, const char *pr
                                    false, layer->deviation, error);
     if (status == MN_OK && (first || options->untie))
         status = create_biases(layer, own, params, prefix, error);
-    if (status == MN_OK && first)
+    if (status == MN_OK)
         status = create_sinusoids(layer, own, params, error);
     if (!options->untie) {
         own->u = shared->u;
         own->v = shared->v;
     }
-    own->sinusoids = shared->sinusoids;
-    own->distances = shared->distances;
     return status;
 }
 

@@ -63,20 +63,27 @@ static void block_cut(mn__arena_block *block, int64_t used)
     block->used = used;
 }
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Makes `current` a block with room for `bytes`: the next one kept from an
- * earlier round where it is large enough, else a new one before it. */
+ * earlier round, or a new one in the place of those kept that are too small. The
+ * new one leaves room: what grows a little in every round moves seldom. */
 static mn__arena_block *next_block(mn__arena *arena, int64_t bytes)
 {
     mn__arena_block **link = arena->current ? &arena->current->next : &arena->first;
-    if (!*link || (*link)->capacity < bytes) {
-        int64_t capacity = bytes > arena->block_bytes ? bytes : arena->block_bytes;
-        mn__arena_block *block = block_new(capacity);
-        if (!block)
-            return NULL;
-        block->next = *link;
-        *link = block;
+    int64_t capacity = larger(bytes, arena->block_bytes);
+    while (*link && (*link)->capacity < bytes) {
+        mn__arena_block *small = *link;
+        capacity = larger(capacity, small->capacity + small->capacity / 4);
+        *link = small->next;
+        block_free(small);
     }
-    return arena->current = *link;
+    if (!*link)
+        *link = block_new(capacity);
+    return *link ? arena->current = *link : NULL;
 }
 
 void *mn__arena_alloc(mn__arena *arena, int64_t bytes)

@@ -1,6 +1,7 @@
 /* Arenas: memory that dies together. A block list that grows on demand and is
  * kept over a release, so that a step loop reaches a fixed size and then
- * allocates nothing (after nginx's pools). Not thread-safe. */
+ * allocates nothing (after nginx's pools); one that has become too small makes
+ * room for a larger. Not thread-safe. */
 #ifndef MN__BASE_ARENA_H
 #define MN__BASE_ARENA_H
 

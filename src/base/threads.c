@@ -143,6 +143,7 @@ int mn__threads_default(void)
 
 int mn__threads_set(int n)
 {
+    omp_set_dynamic(0); /* the team asked for, whatever OMP_DYNAMIC says */
     omp_set_num_threads(n > 0 ? n : mn__threads_default());
     return mn__threads();
 }

@@ -21,6 +21,8 @@ int64_t mn__t5_bucket(int64_t distance, int64_t buckets, int64_t far)
     int64_t exact = buckets / 2;
     if (distance < exact)
         return distance < 0 ? 0 : distance;
+    if (distance >= far || far <= exact)
+        return buckets - 1;
     float log_step = logf((float)distance / (float)exact) / logf((float)far / (float)exact);
     int64_t bucket = exact + (int64_t)(log_step * (float)(buckets - exact));
     return bucket < buckets ? bucket : buckets - 1;

@@ -180,7 +180,9 @@ mn__tensor mn__tape_place(const mn__var *whole)
 void mn__tape_parts(mn__var *whole, mn__var *const *parts, int count)
 {
     whole = canonical(whole);
-    if (count < 2 || whole->parts) /* cut before: these are views like any other */
+    /* Cut before: these are views like any other. A parameter's gradient is set as a whole, for
+     * the optimizer looks at that alone. */
+    if (count < 2 || whole->parts || root_of(whole)->param)
         return;
     for (int i = 0; i < count; i++) {
         parts[i]->next_part = whole->parts;

@@ -26,6 +26,7 @@ typedef struct definition {
     bool alibi, xl, zeros;
     int64_t memory, grid, clamp; /* xl: what stands before the segment of `grid` */
     int64_t buckets, far;        /* T5's bias; 0: none */
+    const char *first_options;   /* of another layer of the type, made before; NULL: none */
 } definition;
 
 static const definition twins[] = {
@@ -63,6 +64,13 @@ static const definition twins[] = {
      .memory = 8,
      .grid = 1,
      .window = 8},
+    {.type = "xl",
+     .options = "memory: 20, untie: true",
+     .first_options = "memory: 2, clamp: 3",
+     .G = 4,
+     .xl = true,
+     .memory = 20,
+     .grid = SEGMENT},
 };
 
 /* ---- The twin -------------------------------------------------------------------------- */
@@ -219,7 +227,7 @@ typedef struct fixture {
     mn__arena arena;
     mn__device device;
     mn__params params;
-    mn__attention layer;
+    mn__attention layer, first;
     mn__states states;
     mn__tape tape;
 } fixture;
@@ -230,15 +238,30 @@ static void succeed(mn_status status, const mn_error *error)
         fail_msg("%s (%s)", error->message, error->hint);
 }
 
-static void open(fixture *f, const definition *twin)
+/* A layer of the twin's type, of these options and parameters so named. */
+static void create(fixture *f, mn__attention *layer, const char *options_text, const char *prefix)
 {
     mn_error error;
     char text[128];
     mn__yaml_node *options;
-    snprintf(text, sizeof text, "{%s}", twin->options);
-    mn__arena_init(&f->arena, 0);
+    snprintf(text, sizeof text, "{%s}", options_text);
     succeed(mn__yaml_parse(&f->arena, "options", text, (int64_t)strlen(text), &options, &error),
             &error);
+    layer->options = mn__arena_calloc(&f->arena, 1, layer->type->options_bytes);
+    succeed(
+        mn__options_read(layer->type->options, options, NULL, layer->options, &f->arena, &error),
+        &error);
+    snprintf(text, sizeof text, "%s.norm", prefix);
+    succeed(mn__norm_create(&layer->norm, &f->params, text, MN__NORM_LAYER, C, 1e-5f, &error),
+            &error);
+    succeed(layer->type->check(layer, &error), &error);
+    succeed(layer->type->create(layer, &f->params, prefix, &error), &error);
+}
+
+static void open(fixture *f, const definition *twin)
+{
+    mn_error error;
+    mn__arena_init(&f->arena, 0);
     succeed(mn__device_open(&f->device, &error), &error);
     mn__params_init(&f->params, &f->device, 11);
     f->layer = (mn__attention){.type = mn__attention_find(twin->type),
@@ -251,14 +274,13 @@ static void open(fixture *f, const definition *twin)
                                .pre_norm = twin->pre_norm,
                                .deviation = 0.4f,
                                .first = &f->layer};
-    f->layer.options = mn__arena_calloc(&f->arena, 1, f->layer.type->options_bytes);
-    succeed(mn__options_read(f->layer.type->options, options, NULL, f->layer.options, &f->arena,
-                             &error),
-            &error);
-    succeed(mn__norm_create(&f->layer.norm, &f->params, "a.norm", MN__NORM_LAYER, C, 1e-5f, &error),
-            &error);
-    succeed(f->layer.type->check(&f->layer, &error), &error);
-    succeed(f->layer.type->create(&f->layer, &f->params, "a", &error), &error);
+    f->first = f->layer;
+    f->first.first = &f->first;
+    if (twin->first_options) {
+        create(f, &f->first, twin->first_options, "first");
+        f->layer.first = &f->first;
+    }
+    create(f, &f->layer, twin->options, "a");
     for (int64_t i = 0; i < f->params.count; i++) { /* no bias is zero, no gain one */
         mn__param *param = f->params.items[i];
         mn__random_key key = {.seed = 2, .operation = (uint32_t)i};

@@ -573,12 +573,28 @@ static void test_repeats(void **state)
         }
 }
 
+/* Every bucket is one of the table, whatever `far` says. */
+static void test_buckets(void **state)
+{
+    (void)state;
+    assert_int_equal(mn__t5_bucket(15, 32, 128), 15);
+    assert_int_equal(mn__t5_bucket(16, 32, 128), 16);
+    assert_int_equal(mn__t5_bucket(128, 32, 128), 31);
+    for (int64_t buckets = 2; buckets <= 64; buckets *= 2)
+        for (int64_t far = 2; far <= 128; far *= 2)
+            for (int64_t distance = -3; distance < 300; distance++) {
+                int64_t bucket = mn__t5_bucket(distance, buckets, far);
+                assert_in_range(bucket, 0, buckets - 1);
+                assert_true(distance < 1 || bucket >= mn__t5_bucket(distance - 1, buckets, far));
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_definition), cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_large_logits),       cmocka_unit_test(test_readout),
-        cmocka_unit_test(test_nan_is_kept),
+        cmocka_unit_test(test_nan_is_kept),        cmocka_unit_test(test_buckets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

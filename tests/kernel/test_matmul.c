@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/threads.h"
 #include "support/kernel_check.h"
 
 typedef struct shape {
@@ -200,6 +201,53 @@ static void test_batch(void **state)
     check_levels(check_batch);
 }
 
+/* A batch smaller than the team: each product is the whole team's, in turn, and
+ * equals the same product alone. */
+static void check_teams(mn__queue *plain, mn__queue *queue)
+{
+    enum { BATCH = 3, M = 130, N = 300, K = 700, TEAM = 4, TIMES = 10 };
+    (void)plain;
+    int before = mn__threads();
+    mn__threads_set(TEAM);
+    mn__matrix a = check_matrix(MN__F32, BATCH * M, K, 0),
+               b = check_matrix(MN__F32, BATCH * K, N, 0);
+    mn__matrix expected = check_matrix(MN__F32, BATCH * M, N, 0), got = check_copy(expected);
+    check_fill(a, 1);
+    check_fill(b, 1);
+    mn__matmul call = {.batch = {1, 1},
+                       .m = M,
+                       .n = N,
+                       .k = K,
+                       .a = {a.data, MN__F32, K, 1, {0, M * K}},
+                       .b = {b.data, MN__F32, N, 1, {0, K * N}},
+                       .c = got.data,
+                       .c_row = N,
+                       .c_outer = {0, M * N}};
+    mn__matmul alone = call;
+    for (int64_t i = 0; i < BATCH; i++) {
+        alone.a.data = (float *)a.data + i * M * K;
+        alone.b.data = (float *)b.data + i * K * N;
+        alone.c = (float *)expected.data + i * M * N;
+        queue->kernels->matmul(queue, &alone);
+    }
+    call.batch[1] = BATCH;
+    for (int turn = 0; turn < TIMES; turn++) {
+        queue->kernels->matmul(queue, &call);
+        assert_memory_equal(expected.data, got.data, BATCH * M * N * sizeof(float));
+    }
+    mn__threads_set(before);
+    check_free(a);
+    check_free(b);
+    check_free(expected);
+    check_free(got);
+}
+
+static void test_teams(void **state)
+{
+    (void)state;
+    check_levels(check_teams);
+}
+
 /* A NaN and an infinity reach every element that they touch, and no other. */
 static void check_nan(mn__queue *plain, mn__queue *queue)
 {
@@ -280,6 +328,7 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_batch),
-                                       cmocka_unit_test(test_nan), cmocka_unit_test(test_memory)};
+                                       cmocka_unit_test(test_teams), cmocka_unit_test(test_nan),
+                                       cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -261,6 +261,27 @@ static void wrong_sizes_are_named(void **state)
     close_bench(&b);
 }
 
+/* A parameter's gradient counts as set where only its parts were used. */
+static void parts_of_a_parameter(void **state)
+{
+    (void)state;
+    bench b;
+    open_bench(&b, MN__LEVEL_BASELINE);
+    mn_error error;
+    mn__param *param = mn__params_add(&b.params, "w", 1, (int64_t[]){3}, (mn__init){0});
+    assert_non_null(param);
+    assert_int_equal(mn__params_prepare_gradients(&b.params, &error), MN_OK);
+    mn__params_clear_gradients(&b.params);
+    mn__var *part[2], *whole = mn__tape_param(&b.tape, param);
+    assert_true(mn__op_split(&b.tape, whole, 0, (int64_t[]){2, 1}, 2, part));
+    mn__var *loss = mn__op_sum(&b.tape, mn__op_scale(&b.tape, part[0], 2));
+    assert_int_equal(mn__tape_backward(&b.tape, loss, 1.0f, &error), MN_OK);
+    assert_true(param->gradient_set);
+    const float *gradient = param->gradient;
+    assert_true(gradient[0] == 2 && gradient[1] == 2 && gradient[2] == 0);
+    close_bench(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +289,7 @@ int main(void)
         cmocka_unit_test(concat_on_every_axis),
         cmocka_unit_test(views_of_a_fused_projection),
         cmocka_unit_test(slices_that_overlap),
+        cmocka_unit_test(parts_of_a_parameter),
         cmocka_unit_test(wrong_sizes_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

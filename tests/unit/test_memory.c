@@ -203,9 +203,29 @@ static void arena_survives_failures(void **state)
     assert_int_equal(mn__memory_now().bytes, before.bytes);
 }
 
+/* A request that grows in every round holds the largest, not all of them. */
+static void arena_replaces_what_is_too_small(void **state)
+{
+    (void)state;
+    mn__arena arena;
+    mn__arena_init(&arena, 256);
+    int64_t before = mn__memory_now().bytes, allocations = mn__memory_now().allocations;
+    for (int64_t bytes = 1000; bytes <= 100000; bytes += 1000) {
+        mn__arena_mark mark = mn__arena_mark_now(&arena);
+        assert_non_null(mn__arena_alloc(&arena, 128));
+        assert_non_null(mn__arena_alloc(&arena, bytes));
+        mn__arena_release(&arena, mark);
+    }
+    assert_in_range(mn__memory_now().bytes - before, 100000, 150000);
+    assert_in_range(mn__memory_now().allocations - allocations, 2, 30);
+    mn__arena_free(&arena);
+    assert_int_equal(mn__memory_now().bytes, before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(arena_replaces_what_is_too_small),
         cmocka_unit_test(counts_what_is_live),
         cmocka_unit_test(refuses_impossible_sizes),
         cmocka_unit_test(fails_the_nth),

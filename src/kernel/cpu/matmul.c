@@ -407,6 +407,14 @@ static product job_of(const product *plan, int64_t index, int lone)
     return job;
 }
 
+/* Every thread asked for has a part of c, so no more may be asked for than come. */
+static int threads_to_be_had(void)
+{
+    if (omp_get_dynamic() || omp_get_active_level() >= omp_get_max_active_levels())
+        return 1;
+    return (int)least(omp_get_max_threads(), omp_get_thread_limit());
+}
+
 static void matmul(mn__queue *queue, const mn__matmul *call)
 {
     enum { TINY = 1 << 17 }; /* products that a second thread would not shorten */
@@ -418,7 +426,7 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
         return;
     }
     product plan = {.call = call, .kind = MN__KERNEL(product_kind)(call->a.dtype), .b = call->b};
-    int threads = batch * call->m * call->n * call->k < TINY ? 1 : omp_get_max_threads();
+    int threads = batch * call->m * call->n * call->k < TINY ? 1 : threads_to_be_had();
     bool apart = batch >= threads; /* each thread takes whole products */
     int teams = apart ? threads : 1, team = apart ? 1 : threads;
     plan_blocks(&plan, team);
@@ -431,6 +439,9 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
             if (apart)
                 share(batch, thread, threads, &first, &end);
             for (int64_t index = first; index < end; index++) {
+                if (team > 1 && index > first) { /* the next product takes this one's scratch */
+#pragma omp barrier
+                }
                 product job = job_of(&plan, index, apart ? thread : 0);
                 multiply(&job, apart ? 0 : thread, team);
             }
