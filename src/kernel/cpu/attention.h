@@ -17,8 +17,7 @@
  *   attention_score.c     the scores of one tile: visibility, masks, position terms
  *   attention_forward.c   the online softmax
  *   attention_few.c       the same for a few queries: nothing is packed
- *   attention_backward.c  gradients
- *   attention_gathered.c  keys of one's own for each query */
+ *   attention_backward.c  gradients */
 #ifndef MN__KERNEL_CPU_ATTENTION_H
 #define MN__KERNEL_CPU_ATTENTION_H
 
