@@ -1,6 +1,7 @@
 /* mneme plan: what a recipe needs, before it runs (train/plan.h). */
 #include "cli/plan.h"
 
+#include "base/file.h"
 #include "base/threads.h"
 #include "cli/cli.h"
 #include "cli/help.h"
@@ -91,9 +92,14 @@ static mn_status plan_recipe(const mn__call *call, mn__recipe *recipe, mn_error 
 static mn_status run(mn__call *call, mn_error *error)
 {
     const plan_options *options = call->options;
+    const char *path = call->operands[0]; /* a run's folder holds the recipe it was made by */
+    if (mn__file_is_folder(path))
+        path = mn__arena_printf(call->arena, "%s/recipe.yaml", path);
+    if (!path)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a path");
     mn__recipe recipe;
     mn_status status =
-        mn__recipe_read(&recipe, call->operands[0], options->set.items, options->set.count, error);
+        mn__recipe_read(&recipe, path, options->set.items, options->set.count, error);
     if (status == MN_OK)
         status = plan_recipe(call, &recipe, error);
     mn__recipe_free(&recipe);
@@ -107,7 +113,8 @@ const mn__verb mn__verb_plan = {
     .most = 1,
     .summary = "say what memory and time a recipe needs, without running it",
     .details = "The recipe's own step is run with sizes alone, without arithmetic, until its\n"
-               "memories are full. Ends with status 6 where the run would not fit here.",
+               "memories are full. RECIPE may be a run's folder. Ends with status 6 where the\n"
+               "run would not fit here.",
     .tables = tables,
     .options_bytes = sizeof(plan_options),
     .run = run,
