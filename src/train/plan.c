@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/available.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "train/learner.h"
@@ -42,8 +43,11 @@ static mn_status count_steps(mn__plan *plan, mn__learner *learner, mn_error *err
         plan->products = counted->products - before.products;
         plan->attention = counted->attention - before.attention;
         if (plan->products == products && plan->attention == attention)
-            break;
+            return MN_OK;
     }
+    mn__log_warning("the plan stops counting at step %d, and a step still costs more than the one "
+                    "before it: the run will need more time and memory than is said here",
+                    (int)STEPS_MOST);
     return MN_OK;
 }
 
@@ -85,6 +89,7 @@ static void count_memory(mn__plan *plan, const mn__learner *learner)
     for (int64_t i = 0; i < params->count; i++)
         plan->weights += mn__tensor_bytes(&params->items[i]->value);
     plan->copies = params->store.arena.used - plan->weights - plan->gradients;
+    plan->weights += params->nodes.used;
     plan->moments = learner->optimizer.store.arena.used;
     plan->activations = tape->values.arena.peak + tape->gradients.arena.peak +
                         tape->kept.arena.peak + tape->nodes.peak + learner->arena.used;

@@ -1,5 +1,6 @@
 /* The plan: what a run needs, before it starts. The same step that would train
- * runs on a counting device until its memory is as full as it gets. */
+ * runs on a counting device until its memory is as full as it gets; a memory that
+ * takes more than 4096 steps to fill is not waited for, with a warning. */
 #ifndef MN__TRAIN_PLAN_H
 #define MN__TRAIN_PLAN_H
 
@@ -8,7 +9,8 @@
 
 typedef struct mn__plan {
     int64_t parameters;         /* elements */
-    int64_t weights, gradients; /* bytes: master values and buffers; their gradients */
+    int64_t weights, gradients; /* bytes: master values, buffers, and what layers tabulate
+                                 * (sinusoids of distances); gradients */
     int64_t copies;             /* of weights in bf16 */
     int64_t moments;            /* the optimiser's */
     int64_t states;             /* the attention's, of all rows, training and validation */
