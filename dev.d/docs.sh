@@ -1,6 +1,6 @@
 #!/bin/sh
 # docs.sh: writes what the program says about itself into build/docs: the man page, and every verb
-# with its options as Markdown.
+# with its options and every key of a recipe as Markdown.
 # shellcheck disable=SC2016 # the backquotes are Markdown
 set -eu
 mneme=build/release/mneme
@@ -13,5 +13,6 @@ $mneme man >$out/mneme.1
     $mneme help | sed -n '/^verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p' | while read -r verb; do
         printf '\n## %s\n\n```\n%s\n```\n' "$verb" "$($mneme help "$verb")"
     done
+    printf '\n## Recipes\n\n```\n%s\n```\n' "$($mneme help recipe)"
 } >$out/commands.md
 echo "written: $out/mneme.1 (man -l), $out/commands.md"

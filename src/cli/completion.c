@@ -65,10 +65,10 @@ static void put_bash(mn__string *out)
             }
     mn__string_puts(out, "        help*) words='");
     put_verbs(out);
-    mn__string_puts(out,
-                    "' ;;\n        completion*) words='bash zsh fish' ;;\n        esac\n    fi\n"
-                    "    if [ -z \"$words\" ] && [[ $word == -* ]]; then\n"
-                    "        case ${COMP_WORDS[1]} in\n");
+    mn__string_puts(
+        out, " recipe' ;;\n        completion*) words='bash zsh fish' ;;\n        esac\n    fi\n"
+             "    if [ -z \"$words\" ] && [[ $word == -* ]]; then\n"
+             "        case ${COMP_WORDS[1]} in\n");
     for (int v = 0; mn__verbs[v]; v++) {
         mn__string_printf(out, "        %s) words='", mn__verbs[v]->name);
         put_options(mn__verbs[v], out);

@@ -1,4 +1,4 @@
-/* mneme help [VERB]: written from the table of verbs. */
+/* mneme help [VERB]: written from the table of verbs; `recipe` is in help_recipe.c. */
 #include "cli/help.h"
 
 #include <stdio.h>
@@ -45,8 +45,8 @@ void mn__help_all(mn__string *out)
                          "usage: mneme VERB [OPTIONS]\n\nverbs:\n");
     for (int i = 0; mn__verbs[i]; i++)
         mn__string_printf(out, "  %-11s %s\n", mn__verbs[i]->name, mn__verbs[i]->summary);
-    mn__string_puts(out, "\nmneme help VERB says more about one; mneme --version, which build "
-                         "this is.\n\nexit status:\n");
+    mn__string_puts(out, "\nmneme help VERB says more about one; mneme help recipe, what a recipe "
+                         "may say;\nmneme --version, which build this is.\n\nexit status:\n");
 #define EXIT_STATUS(name, exit_status, meaning) \
     mn__string_printf(out, "  %2d  %s\n", exit_status, meaning);
     MN_ERROR_MAP(EXIT_STATUS)
@@ -79,6 +79,10 @@ static mn_status run(mn__call *call, mn_error *error)
         mn__help_all(&text);
         return mn__print(&text, error);
     }
+    if (!strcmp(call->operands[0], "recipe")) {
+        mn__help_recipe(&text);
+        return mn__print(&text, error);
+    }
     const mn__verb *verb = mn__verb_find(call->operands[0]);
     if (!verb)
         return mn__verb_unknown(call->operands[0], error);
@@ -90,7 +94,8 @@ const mn__verb mn__verb_help = {
     .name = "help",
     .operands = "[VERB]",
     .most = 1,
-    .summary = "what there is to do, or what one verb takes",
-    .details = "",
+    .summary = "what there is to do, what one verb takes, or what a recipe may say",
+    .details = "  mneme help train\n"
+               "  mneme help recipe",
     .run = run,
 };

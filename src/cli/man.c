@@ -72,7 +72,13 @@ static mn_status run(mn__call *call, mn_error *error)
                           ".SH VERBS\n");
     for (int i = 0; mn__verbs[i]; i++)
         put_verb(mn__verbs[i], &out);
-    mn__string_puts(&out, ".SH EXIT STATUS\n");
+    mn__string recipe = {0};
+    mn__help_recipe(&recipe);
+    mn__string_puts(&out, ".SH RECIPES\n.nf\n");
+    put(&out, recipe.text ? recipe.text : "");
+    mn__string_puts(&out, ".fi\n.SH EXIT STATUS\n");
+    out.failed |= recipe.failed;
+    mn__string_free(&recipe);
 #define EXIT_STATUS(name, exit_status, meaning) \
     mn__string_printf(&out, ".TP\n.B %d\n%s\n", exit_status, meaning);
     MN_ERROR_MAP(EXIT_STATUS)

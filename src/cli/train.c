@@ -96,7 +96,7 @@ const mn__verb mn__verb_train = {
         "The run's folder receives the complete recipe, the tokenizer, checkpoints (last and\n"
         "best), metrics.jsonl and TensorBoard events. Ctrl-C saves and stops; --resume goes\n"
         "on from there, to the same bits. RECIPE may then be the run's folder, and --set\n"
-        "changes what it says.\n\n"
+        "changes what it says. `mneme help recipe` lists every key.\n\n"
         "  mneme train recipes/demo.yaml\n"
         "  mneme train recipes/xl-books.yaml --run runs/long --set train.steps=50k\n"
         "  mneme train runs/long --resume --set train.steps=100k",

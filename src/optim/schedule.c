@@ -9,7 +9,7 @@ const mn__option mn__schedule_option_table[] = {
     MN__ENUM(OPTIONS, type, "cosine", "constant|cosine|rsqrt|rsqrt_normalized",
              "how the learning rate goes"),
     MN__FLOAT(OPTIONS, rate, "3e-4", 0, 1000, "the peak learning rate"),
-    MN__FLOAT(OPTIONS, start, "0", 0, 1000, "where the warm-up begins"),
+    MN__FLOAT(OPTIONS, start, "0", 0, 1000, "constant, cosine: where the warm-up begins"),
     MN__FLOAT(OPTIONS, final, "0", 0, 1000, "cosine: the rate at the end"),
     MN__INT(OPTIONS, warmup, "0", 0, 1e18, "steps from `start` up to `rate`"),
     MN__INT(OPTIONS, steps, "0", 0, 1e18, "cosine: where it ends; 0: with the training"),
@@ -24,6 +24,10 @@ mn_status mn__schedule_check(const mn__schedule_options *options, mn_error *erro
     if (options->type == MN__SCHEDULE_RSQRT_NORMALIZED && options->warmup < 1)
         return mn__fail(error, MN_ERROR_OPTION, "set `schedule.warmup`, 10000 in the papers",
                         "schedule: rsqrt_normalized needs a warmup of at least 1 step");
+    if (options->type >= MN__SCHEDULE_RSQRT && options->start > 0)
+        return mn__fail(error, MN_ERROR_OPTION, "leave `start` away, or use `type: cosine`",
+                        "schedule: rsqrt and rsqrt_normalized have no `start`, here it is %g",
+                        options->start);
     if (options->type != MN__SCHEDULE_COSINE && options->final > 0)
         return mn__fail(error, MN_ERROR_OPTION, "leave `final` away, or use `type: cosine`",
                         "schedule: only cosine has a final rate, here final is %g", options->final);

@@ -35,7 +35,8 @@ const mn__option mn__train_option_table[] = {
     MN__ENUM(OPTIONS, non_finite, "stop", "stop|skip",
              "what to do when a loss or a gradient is not finite"),
     MN__INT(OPTIONS, log_every, "10", 1, 1e9, "steps between lines of metrics"),
-    MN__INT(OPTIONS, validate_every, "500", 0, 1e15, "steps between validations; 0: none"),
+    MN__INT(OPTIONS, validate_every, "500", 0, 1e15,
+            "steps between validations (after an update); 0: none"),
     MN__INT(OPTIONS, checkpoint_every, "500", 0, 1e15, "steps between checkpoints; 0: at the end"),
     MN__INT(OPTIONS, validation_batch, "0", 0, 1e6, "rows of a validation batch; 0: data.batch"),
     MN__INT(OPTIONS, validation_tokens, "0", 0, 1e15, "validate on so many; 0: on the whole split"),
@@ -75,31 +76,29 @@ static mn_status read_section(mn__recipe *recipe, const char *name, const mn__op
 
 /* ---- The sections ------------------------------------------------------------------- */
 
-enum { NAMES_MAX = 64 };
-
-static void names_of(const mn__option *table, const char *names[NAMES_MAX + 1])
+static void names_of(const mn__option *table, const char *names[MN__PREPARE_OPTIONS_MAX + 1])
 {
     int count = 0;
-    for (; table->name && count < NAMES_MAX; table++)
+    for (; table->name && count < MN__PREPARE_OPTIONS_MAX; table++)
         names[count++] = table->name;
     names[count] = NULL;
 }
 
-/* prepare's table without what the data section says in its own words. */
-static void prepare_table(mn__option table[NAMES_MAX + 1])
+void mn__recipe_prepare_table(mn__option table[MN__PREPARE_OPTIONS_MAX + 1])
 {
     int count = 0;
     for (const mn__option *option = mn__prepare_options; option->name; option++)
-        if (strcmp(option->name, "data") && strcmp(option->name, "out") && count < NAMES_MAX)
+        if (strcmp(option->name, "data") && strcmp(option->name, "out") &&
+            count < MN__PREPARE_OPTIONS_MAX)
             table[count++] = *option;
     table[count] = (mn__option){0};
 }
 
 static mn_status read_data(mn__recipe *recipe, mn_error *error)
 {
-    mn__option prepare[NAMES_MAX + 1];
-    const char *also[NAMES_MAX + 1];
-    prepare_table(prepare);
+    mn__option prepare[MN__PREPARE_OPTIONS_MAX + 1];
+    const char *also[MN__PREPARE_OPTIONS_MAX + 1];
+    mn__recipe_prepare_table(prepare);
     names_of(prepare, also);
     mn_status status =
         mn__options_default(mn__prepare_options, &recipe->prepare, &recipe->arena, error);
@@ -119,10 +118,18 @@ static mn_status read_model(mn__recipe *recipe, mn_error *error)
     return read_section(recipe, "model", mn__decoder_option_table, also, &options, error);
 }
 
-/* An unknown type is left for the decoder to refuse: it knows them all. */
+/* The decoder's default is written out. An unknown type is left for the decoder to
+ * refuse: it knows them all. */
 static mn_status read_attention(mn__recipe *recipe, mn_error *error)
 {
     static const char *const also[] = {"type", NULL};
+    const mn__yaml_node *section = mn__yaml_get(recipe->root, "attention");
+    mn_status status = MN_OK;
+    if ((mn__yaml_is_null(section) || section->kind == MN__YAML_MAPPING) &&
+        !mn__yaml_get(section, "type"))
+        status = mn__yaml_set(&recipe->arena, recipe->root, "attention.type=full", error);
+    if (status != MN_OK)
+        return status;
     const mn__yaml_node *node = mn__yaml_get(mn__yaml_get(recipe->root, "attention"), "type");
     const mn__attention_type *type = node && node->text ? mn__attention_find(node->text) : NULL;
     if (!type)

@@ -29,6 +29,11 @@ typedef struct mn__data_options {
 } mn__data_options;
 extern const mn__option mn__data_option_table[];
 
+/* prepare's options that stand in `data:` too: all but `data` and `out`, which a
+ * recipe says in its own words. */
+enum { MN__PREPARE_OPTIONS_MAX = 64 };
+void mn__recipe_prepare_table(mn__option table[MN__PREPARE_OPTIONS_MAX + 1]);
+
 typedef enum mn__precision {
     MN__PRECISION_AUTO,
     MN__PRECISION_F32,

@@ -16,6 +16,17 @@ for verb in $("$mneme" help | sed -n '/^verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p'); d
     expect 0 "usage: mneme $verb" "$mneme" "$verb" --help
 done
 
+# A recipe's keys: of each section, of each attention type, of the corpus.
+for words in '^model:' 'logit_scale' 'attention: type: xl' 'same_length' 'full|window|xl' '^data:' \
+    'train_vocab' '^optimizer:' 'factor_from' '^schedule:' 'warmup' '^train:' 'validate_every'; do
+    expect 0 "$words" "$mneme" help recipe
+done
+expect 0 'same_length' "$mneme" man
+if "$mneme" help recipe | grep -q '^  out '; then
+    echo "help recipe: \`out\` is prepare's alone"
+    exit 1
+fi
+
 # The command line.
 expect 2 'did you mean --train-vocab' "$mneme" prepare --train-vocabb 3
 expect 2 'wants a value' "$mneme" prepare --out

@@ -371,6 +371,11 @@ static void test_contradictions(void **state)
     assert_int_equal(mn__schedule_check(&schedule, &error), MN_ERROR_OPTION);
     schedule = (mn__schedule_options){.type = MN__SCHEDULE_CONSTANT, .rate = 1, .final = 0.1};
     assert_int_equal(mn__schedule_check(&schedule, &error), MN_ERROR_OPTION);
+    for (int type = MN__SCHEDULE_RSQRT; type <= MN__SCHEDULE_RSQRT_NORMALIZED; type++) {
+        schedule = (mn__schedule_options){.type = type, .rate = 1, .start = 0.1, .warmup = 10};
+        assert_int_equal(mn__schedule_check(&schedule, &error), MN_ERROR_OPTION);
+        assert_non_null(strstr(error.message, "start"));
+    }
     mn__optimizer_options optimizer = {.type = MN__OPTIMIZER_ADAM, .decay = 0.1};
     assert_int_equal(mn__optimizer_check(&optimizer, &error), MN_ERROR_OPTION);
     optimizer = (mn__optimizer_options){.type = MN__OPTIMIZER_ADAMW, .momentum = 0.1};
