@@ -67,14 +67,6 @@ mn_status mn__batch_new(mn__batch *batch, mn__arena *arena, int64_t rows, int64_
     return MN_OK;
 }
 
-int64_t mn__batch_scored(const mn__batch *batch)
-{
-    int64_t scored = 0;
-    for (int64_t i = 0; i < batch->rows * batch->length; i++)
-        scored += batch->weights[i] != 0;
-    return scored;
-}
-
 /* The row's inputs and targets are neighbours in `tokens`, [valid + 1]. */
 static void fill_row(mn__batch *batch, int64_t row, const int32_t *tokens, int64_t valid)
 {
@@ -328,16 +320,23 @@ static void hash_data(mn__batcher *batcher)
     batcher->data = mn__hash_of(&all, sizeof all);
 }
 
+void mn__batcher_restart(mn__batcher *batcher)
+{
+    mn__cursor *cursor = &batcher->cursor;
+    *cursor = (mn__cursor){.rows = cursor->rows, .row = cursor->row};
+    for (int64_t row = 0; row < cursor->rows; row++)
+        cursor->row[row] = (mn__cursor_row){.document = -1};
+    order_documents(batcher);
+}
+
 static mn_status set_up(mn__batcher *batcher, mn_error *error)
 {
     mn_status status = allocate(batcher, error);
     if (status)
         return status;
     choose_documents(batcher);
-    order_documents(batcher);
+    mn__batcher_restart(batcher);
     batcher->row_tokens = batcher->begins[batcher->count] / batcher->config.rows;
-    for (int64_t row = 0; row < batcher->cursor.rows; row++)
-        batcher->cursor.row[row].document = -1;
     hash_data(batcher);
     return check_length(batcher, error);
 }
@@ -380,21 +379,6 @@ int64_t mn__batcher_epoch_tokens(const mn__batcher *batcher)
     return batcher->config.style == MN__BATCH_CONTIGUOUS
                ? (batcher->row_tokens - 1) * batcher->config.rows
                : batcher->begins[batcher->count];
-}
-
-static int64_t divide_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-int64_t mn__batcher_epoch_batches(const mn__batcher *batcher)
-{
-    int64_t T = batcher->config.length, segments = 0;
-    if (batcher->config.style == MN__BATCH_CONTIGUOUS)
-        return divide_up(batcher->row_tokens - 1, T);
-    for (int64_t i = 0; i < batcher->count; i++)
-        segments += divide_up(tokens_of(batcher, batcher->documents[i]), T);
-    return divide_up(segments, batcher->config.rows);
 }
 
 /* ---- The cursor ----------------------------------------------------------------- */

@@ -31,7 +31,6 @@ typedef struct mn__batch {
 /* Room for a batch, in an arena, all idle. NULL fields never; MN_ERROR_MEMORY. */
 mn_status mn__batch_new(mn__batch *batch, mn__arena *arena, int64_t rows, int64_t length,
                         mn_error *error);
-int64_t mn__batch_scored(const mn__batch *batch); /* how many weights are not 0 */
 
 typedef enum mn__batch_style { MN__BATCH_CONTIGUOUS, MN__BATCH_DOCUMENTS } mn__batch_style;
 
@@ -71,8 +70,8 @@ void mn__batcher_free(mn__batcher *batcher); /* NULL is fine */
 /* Fills a batch of my_rows x length. *more = false at the end (`once`), with the
  * batch idle. No allocation of ours after the first call of an epoch. */
 mn_status mn__batcher_next(mn__batcher *batcher, mn__batch *batch, bool *more, mn_error *error);
-/* Batches of an epoch of `contiguous`; the least possible number of `documents`. */
-int64_t mn__batcher_epoch_batches(const mn__batcher *batcher);
+/* Back to where a new one stands. */
+void mn__batcher_restart(mn__batcher *batcher);
 int64_t mn__batcher_epoch_tokens(const mn__batcher *batcher); /* targets of an epoch */
 
 const mn__cursor *mn__batcher_cursor(const mn__batcher *batcher);

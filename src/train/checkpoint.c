@@ -27,7 +27,8 @@ static mn__safetensor *join(struct list *list, int64_t *count)
     return all;
 }
 
-/* Numbers that read back as the same bits; infinity has no JSON. */
+/* Numbers that read back as the same bits. What is not finite has no JSON: `best`
+ * before the first validation, `norm` in files of before. */
 static void put_float(mn__string *json, const char *name, double value)
 {
     if (isfinite(value))
@@ -141,7 +142,7 @@ static mn_status read_counters(mn__json json, mn__counters *counters, mn_error *
     if (status == MN_OK)
         status = mn__json_float(json, "nats", MN__JSON_REQUIRED, &counters->nats, error);
     if (status == MN_OK)
-        status = mn__json_float(json, "norm", MN__JSON_REQUIRED, &counters->norm, error);
+        status = mn__json_float(json, "norm", MN__JSON_OPTIONAL, &counters->norm, error);
     if (status == MN_OK)
         status = mn__json_float(json, "seconds", MN__JSON_REQUIRED, &counters->seconds, error);
     return status;

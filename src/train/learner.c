@@ -219,17 +219,19 @@ mn_status mn__learner_update(mn__learner *learner, int64_t step, double *norm, m
     double nominal = (double)(batch->rows * batch->length * recipe->train.unroll);
     double share = learner->scored ? nominal / (double)learner->scored : 1;
     const mn__param *culprit;
-    *norm = share * mn__gradients_norm(&learner->params, &culprit);
+    double found = share * mn__gradients_norm(&learner->params, &culprit);
     if (culprit)
         return mn__fail(
             error, MN_ERROR_NUMBER, "lower the rate, clip, or use train.non_finite: skip",
             "step %lld: the gradient of %s is not finite", (long long)step, culprit->name);
     double rate = mn__schedule_rate(&recipe->schedule, step);
     mn__optimizer_update(&learner->optimizer, rate,
-                         share * mn__clip_factor(*norm, recipe->train.clip));
+                         share * mn__clip_factor(found, recipe->train.clip));
     mn_status status = mn__decoder_update(learner->decoder, &learner->tape, error);
     mn__params_clear_gradients(&learner->params);
     learner->scored = 0;
+    if (status == MN_OK)
+        *norm = found;
     return status;
 }
 

@@ -52,7 +52,7 @@ typedef struct mn__step {
 mn_status mn__learner_step(mn__learner *learner, int64_t step, mn__step *done, mn_error *error);
 
 /* The weights' update; *norm is the gradient's before clipping. A gradient that
- * is not finite is MN_ERROR_NUMBER, and nothing is changed. */
+ * is not finite is MN_ERROR_NUMBER, and nothing is changed, *norm neither. */
 mn_status mn__learner_update(mn__learner *learner, int64_t step, double *norm, mn_error *error);
 
 /* After MN_ERROR_NUMBER: drops the gradients and begins every row anew. */

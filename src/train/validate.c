@@ -1,12 +1,25 @@
 /* Validation. */
 #include "train/validate.h"
 
+static mn_status open_batcher(mn__validator *validator, const mn__dataset *dataset, mn_error *error)
+{
+    const mn__batcher_config config = {.style = (mn__batch_style)validator->recipe->data.style,
+                                       .split = MN__SPLIT_VALIDATION,
+                                       .rows = validator->batch.rows,
+                                       .length = validator->batch.length,
+                                       .once = true};
+    mn_status status = mn__batcher_new(&validator->batcher, dataset, &config, error);
+    if (status != MN_OK)
+        mn__error_prefix(error, "train.validation_batch %lld", (long long)config.rows);
+    return status;
+}
+
 mn_status mn__validator_open(mn__validator *validator, const mn__recipe *recipe,
                              const mn__dataset *dataset, const mn__learner *learner,
                              mn_error *error)
 {
     int64_t B = recipe->train.validation_batch, T = recipe->data.segment;
-    *validator = (mn__validator){.recipe = recipe, .dataset = dataset};
+    *validator = (mn__validator){.recipe = recipe};
     mn__arena *arena = &validator->arena;
     mn__arena_init(arena, 0);
     validator->start = mn__arena_calloc(arena, B, sizeof *validator->start);
@@ -15,6 +28,8 @@ mn_status mn__validator_open(mn__validator *validator, const mn__recipe *recipe,
     if (status == MN_OK && (!validator->start || !validator->losses))
         status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for validation");
     if (status == MN_OK)
+        status = open_batcher(validator, dataset, error);
+    if (status == MN_OK)
         status = mn__decoder_states_open(learner->decoder, &validator->states, B, 0,
                                          learner->tape.compute, error);
     return status;
@@ -22,6 +37,7 @@ mn_status mn__validator_open(mn__validator *validator, const mn__recipe *recipe,
 
 void mn__validator_close(mn__validator *validator)
 {
+    mn__batcher_free(validator->batcher);
     mn__states_close(&validator->states);
     mn__arena_free(&validator->arena);
     *validator = (mn__validator){0};
@@ -56,15 +72,15 @@ static mn_status read_batch(mn__validator *validator, mn__learner *learner, mn_e
     return status == MN_OK ? mn__queue_check(&learner->device->queue, error) : status;
 }
 
-static mn_status read_split(mn__validator *validator, mn__learner *learner, mn__batcher *batcher,
+static mn_status read_split(mn__validator *validator, mn__learner *learner,
                             const mn__progress *progress, mn__step *done, mn_error *error)
 {
     int64_t most = validator->recipe->train.validation_tokens;
-    int64_t total = mn__batcher_epoch_tokens(batcher);
+    int64_t total = mn__batcher_epoch_tokens(validator->batcher);
     total = most > 0 && most < total ? most : total;
     for (;;) {
         bool more;
-        mn_status status = mn__batcher_next(batcher, &validator->batch, &more, error);
+        mn_status status = mn__batcher_next(validator->batcher, &validator->batch, &more, error);
         if (status != MN_OK || !more)
             return status;
         status = read_batch(validator, learner, error);
@@ -81,20 +97,8 @@ static mn_status read_split(mn__validator *validator, mn__learner *learner, mn__
 mn_status mn__validate(mn__validator *validator, mn__learner *learner, const mn__progress *progress,
                        mn__step *done, mn_error *error)
 {
-    const mn__batcher_config config = {.style = (mn__batch_style)validator->recipe->data.style,
-                                       .split = MN__SPLIT_VALIDATION,
-                                       .rows = validator->batch.rows,
-                                       .length = validator->batch.length,
-                                       .once = true};
-    mn__batcher *batcher;
-    *done = (mn__step){0, 0};
-    mn_status status = mn__batcher_new(&batcher, validator->dataset, &config, error);
-    if (status != MN_OK) {
-        mn__error_prefix(error, "validation");
-        return status;
-    }
+    *done = (mn__step){0};
+    mn__batcher_restart(validator->batcher);
     mn__states_start(&validator->states, NULL);
-    status = read_split(validator, learner, batcher, progress, done, error);
-    mn__batcher_free(batcher);
-    return status;
+    return read_split(validator, learner, progress, done, error);
 }

@@ -7,14 +7,15 @@
 
 typedef struct mn__validator {
     const mn__recipe *recipe;
-    const mn__dataset *dataset;
     mn__arena arena;
+    mn__batcher *batcher;
     mn__batch batch;
     mn__states states;
     bool *start;   /* [B] */
     float *losses; /* [B][T] */
 } mn__validator;
 
+/* A split too short for one batch's rows is MN_ERROR_MISMATCH. */
 mn_status mn__validator_open(mn__validator *validator, const mn__recipe *recipe,
                              const mn__dataset *dataset, const mn__learner *learner,
                              mn_error *error);

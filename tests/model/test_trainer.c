@@ -11,6 +11,7 @@
 #include "model/run.h"
 #include "support/folder.h"
 #include "support/training.h"
+#include "train/trainer_own.h"
 
 #define OVERRIDES(...) ((const char *const[]){__VA_ARGS__, NULL})
 
@@ -111,6 +112,11 @@ static void test_stop_and_resume_with_everything(void **state)
                       OVERRIDES("data.style=documents", "data.shuffle=true", "train.accumulate=2",
                                 "train.update_every=2", "train.update_every_from=3",
                                 "train.unroll=2", "optimizer={type: adafactor, momentum: 0.9}"));
+}
+
+static bool exists(const char *folder, const char *name)
+{
+    return mn__file_exists(folder_path(folder, "%s", name));
 }
 
 static void test_folders_and_recipes_are_guarded(void **state)
@@ -216,6 +222,54 @@ static void test_numbers_that_are_not_finite(void **state)
     assert_true(training_count(*state, "skipping", "skipped") > 0);
 }
 
+static void run_to(mn__trainer *trainer, int64_t step)
+{
+    mn_error error;
+    if (mn__trainer_run(trainer, step, NULL, &error) != MN_OK)
+        fail_msg("%s", error.message);
+}
+
+/* Skipped, saved in the same step, and gone on from. */
+static void test_a_gradient_that_is_not_finite(void **state)
+{
+    training how = {.folder = *state, .run = "poisoned"};
+    how.overrides = OVERRIDES("train.update_every=2", "train.checkpoint_every=2",
+                              "train.non_finite=skip", "train.steps=6");
+    mn__trainer *trainer = training_open(&how);
+    run_to(trainer, 3);
+    double norm = trainer->counters.norm; /* of step 2 */
+    assert_true(norm > 0);
+    trainer->learner.params.items[0]->gradient[0] = NAN;
+    run_to(trainer, 4);
+    assert_true(trainer->counters.norm == norm);
+    assert_int_equal(trainer->saved_step, 4);
+    mn__trainer_close(trainer);
+    assert_int_equal(training_count(*state, "poisoned", "skipped"), 1);
+    how.resume = true;
+    trainer = training_open(&how);
+    assert_true(trainer->counters.step == 4 && trainer->counters.norm == norm);
+    /* files of before may lack it */
+    const char *path = folder_path(*state, "without-norm.safetensors");
+    mn__counters counters = trainer->counters;
+    counters.norm = NAN;
+    mn_error error;
+    assert_int_equal(
+        mn__checkpoint_save(path, &trainer->learner, trainer->batcher, &counters, &error), MN_OK);
+    if (mn__checkpoint_load(path, &trainer->learner, trainer->batcher, &counters, &error) != MN_OK)
+        fail_msg("%s", error.message);
+    assert_true(counters.norm == 0 && counters.step == 4);
+    run_to(trainer, 6);
+    mn__trainer_close(trainer);
+}
+
+static void test_too_little_text_for_validation(void **state)
+{
+    training how = {.folder = *state, .run = "short"};
+    how.overrides = OVERRIDES("train.validation_batch=2000");
+    expect(&how, MN_ERROR_MISMATCH, "train.validation_batch 2000");
+    assert_false(exists(*state, "short/metrics.jsonl")); /* nothing was begun */
+}
+
 static void test_too_large_a_run_is_refused(void **state)
 {
     training how = {.folder = *state, .run = "huge"};
@@ -255,6 +309,8 @@ int main(void)
         cmocka_unit_test(test_from),
         cmocka_unit_test(test_a_run_is_opened),
         cmocka_unit_test(test_numbers_that_are_not_finite),
+        cmocka_unit_test(test_a_gradient_that_is_not_finite),
+        cmocka_unit_test(test_too_little_text_for_validation),
         cmocka_unit_test(test_too_large_a_run_is_refused),
         cmocka_unit_test(test_contradictions),
     };
