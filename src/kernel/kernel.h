@@ -218,9 +218,10 @@ typedef struct mn__gathered_call {
 
 /* ---- Cross-entropy ----------------------------------------------------------------- */
 
-/* For each row r: loss[r] = -log softmax(logits[r])[target[r]] + z * (log Z)^2,
- * and, where gradient is true, logits[r] becomes weight[r] * d loss[r] / d logits.
- * Rows of weight 0 are skipped: loss 0, gradient 0. */
+/* For each row r: loss[r] = -log softmax(logits[r])[target[r]], penalty[r] =
+ * z * (log Z)^2, and, where gradient is true, logits[r] becomes
+ * weight[r] * d (loss[r] + penalty[r]) / d logits. Rows of weight 0 are skipped:
+ * loss 0, penalty 0, gradient 0. */
 typedef struct mn__cross_entropy {
     int64_t rows, vocabulary, stride;
     float *logits;
@@ -228,7 +229,8 @@ typedef struct mn__cross_entropy {
     const float *weights;   /* [rows] */
     float z;
     bool gradient;
-    float *losses; /* [rows], unweighted nats */
+    float *losses;    /* [rows], unweighted nats */
+    float *penalties; /* [rows], unweighted; NULL: not asked for */
 } mn__cross_entropy;
 
 /* ---- Optimisers ---------------------------------------------------------------------- */

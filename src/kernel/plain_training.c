@@ -1,7 +1,7 @@
 /* Cross-entropy, the norm of gradients, and Adam, as defined.
  *
- *   loss = log Z - x[target] + z (log Z)^2, Z = sum exp x
- *   dloss/dx[j] = p[j] (1 + 2 z log Z) - [j = target]
+ *   loss = log Z - x[target], penalty = z (log Z)^2, Z = sum exp x
+ *   d(loss + penalty)/dx[j] = p[j] (1 + 2 z log Z) - [j = target]
  *   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2          (Kingma and Ba 2015)
  *   w -= rate ((m / c1) / (sqrt(v / c2) + epsilon) + decay w)   (Loshchilov and Hutter 2019) */
 #include "kernel/plain.h"
@@ -14,6 +14,8 @@ static void cross_entropy_row(const mn__cross_entropy *call, int64_t r)
     double largest = -INFINITY, sum = 0, weight = (double)call->weights[r], z = (double)call->z;
     if (weight == 0) {
         call->losses[r] = 0;
+        if (call->penalties)
+            call->penalties[r] = 0;
         for (int64_t c = 0; c < call->vocabulary && call->gradient; c++)
             x[c] = 0;
         return;
@@ -23,7 +25,9 @@ static void cross_entropy_row(const mn__cross_entropy *call, int64_t r)
     for (int64_t c = 0; c < call->vocabulary; c++)
         sum += exp((double)x[c] - largest);
     double log_sum = largest + log(sum);
-    call->losses[r] = (float)(log_sum - (double)x[call->targets[r]] + z * log_sum * log_sum);
+    call->losses[r] = (float)(log_sum - (double)x[call->targets[r]]);
+    if (call->penalties)
+        call->penalties[r] = (float)(z * log_sum * log_sum);
     for (int64_t c = 0; c < call->vocabulary && call->gradient; c++) {
         double slope = exp((double)x[c] - log_sum) * (1 + 2 * z * log_sum);
         x[c] = (float)(weight * (slope - (c == call->targets[r])));

@@ -295,19 +295,24 @@ static mn__var *rows_of(mn__tape *tape, mn__var *hidden)
     return mn__op_reshape(tape, hidden, 2, (int64_t[]){mn__tensor_elements(&hidden->value) / C, C});
 }
 
+mn__head_loss mn__decoder_head(mn__decoder *decoder, mn__tape *tape, mn__var *hidden)
+{
+    return (mn__head_loss){.hidden = rows_of(tape, hidden),
+                           .weight = mn__tape_param(tape, decoder->head.weight),
+                           .bias = mn__tape_param(tape, decoder->head.bias),
+                           .logit_scale = (float)decoder->options.logit_scale};
+}
+
 mn__var *mn__decoder_loss(mn__decoder *decoder, mn__tape *tape, mn__var *hidden,
                           const int32_t *targets, const float *weights, float scale, float z,
                           float *losses)
 {
-    mn__head_loss args = {.hidden = rows_of(tape, hidden),
-                          .weight = mn__tape_param(tape, decoder->head.weight),
-                          .bias = mn__tape_param(tape, decoder->head.bias),
-                          .targets = targets,
-                          .weights = weights,
-                          .logit_scale = (float)decoder->options.logit_scale,
-                          .z = z,
-                          .scale = scale,
-                          .losses = losses};
+    mn__head_loss args = mn__decoder_head(decoder, tape, hidden);
+    args.targets = targets;
+    args.weights = weights;
+    args.scale = scale;
+    args.z = z;
+    args.losses = losses;
     return mn__op_head_loss(tape, &args);
 }
 

@@ -78,6 +78,9 @@ void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment 
  * tape. */
 mn_status mn__decoder_update(mn__decoder *decoder, mn__tape *tape, mn_error *error);
 
+/* What mn__op_head_loss (op/op.h) takes of the model, for hidden [B, T, C]; targets,
+ * weights, scale, z and outputs are the caller's to fill in. */
+mn__head_loss mn__decoder_head(mn__decoder *decoder, mn__tape *tape, mn__var *hidden);
 /* Sum of weights * nats * scale for hidden [B, T, C], F32 [1]; losses [B * T]
  * (may be NULL) receives each token's nats, unweighted. */
 mn__var *mn__decoder_loss(mn__decoder *decoder, mn__tape *tape, mn__var *hidden,

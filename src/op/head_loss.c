@@ -1,7 +1,7 @@
 /* Cross-entropy fused with the head: logits exist for one chunk of rows at a
  * time, and their gradients are used up before the next.
  *
- *   x = s h W^T + b;  loss = sum_r weight[r] CE(x[r], target[r]) * scale
+ *   x = s h W^T + b;  loss = scale * sum_r weight[r] (CE(x[r], target[r]) + z (log Z[r])^2)
  *   g = weight (softmax(x) - onehot) (the kernel's);  dh = s g W;  dW = g^T s h;  db = sum g
  *
  * Forward makes g W, dW and db for a loss of scale 1; backward multiplies them
@@ -24,6 +24,7 @@ typedef struct head_work {
     void *rounded;      /* logits' gradients in a 16-bit compute type, or NULL */
     void *scaled;       /* s h, or NULL where s is 1 */
     float *losses;      /* [N] */
+    float *penalties;   /* [N], or NULL where nobody asks and z is 0 */
     int64_t chunk;
     head_record *record; /* NULL: no gradients */
 } head_work;
@@ -117,7 +118,8 @@ static void run_chunk(mn__tape *tape, const head_work *work, int64_t first, int6
                               .weights = args->weights + first,
                               .z = args->z,
                               .gradient = work->record,
-                              .losses = work->losses + first};
+                              .losses = work->losses + first,
+                              .penalties = work->penalties ? work->penalties + first : NULL};
     queue->kernels->cross_entropy(queue, &call);
     if (work->record)
         chunk_gradients(tape, work, hidden, first, count);
@@ -142,6 +144,8 @@ static void run_chunks(mn__tape *tape, const head_work *work)
     mn__queue *queue = &tape->device->queue;
     int64_t N = work->hidden.rows;
     queue->kernels->fill(queue, mn__op_flat(work->losses, MN__F32, 1, N), 0);
+    if (work->penalties)
+        queue->kernels->fill(queue, mn__op_flat(work->penalties, MN__F32, 1, N), 0);
     if (work->record) {
         const mn__tensor *cleared[] = {&work->record->dhidden, &work->record->dweight,
                                        &work->record->dbias};
@@ -225,23 +229,33 @@ static bool prepare_work(mn__tape *tape, head_work *work, const mn__tensor *weig
     work->losses = work->args->losses;
     if (!work->losses)
         work->losses = mn__tape_alloc(tape, work->hidden.rows * (int64_t)sizeof(float));
+    work->penalties = work->args->penalties;
+    if (!work->penalties && work->args->z != 0)
+        work->penalties = mn__tape_alloc(tape, work->hidden.rows * (int64_t)sizeof(float));
     return tape->status == MN_OK;
 }
 
-/* out = scale * sum_r weight[r] loss[r] */
-static bool total(mn__tape *tape, const head_work *work, mn__var *out)
+/* out (+)= scale * sum_r weight[r] x[r] */
+static bool add_sum(mn__tape *tape, const head_work *work, mn__var *out, const float *x,
+                    bool accumulate)
 {
     mn__queue *queue = &tape->device->queue;
     float *sum = mn__tape_alloc(tape, sizeof *sum);
     if (!sum)
         return false;
     int64_t N = work->hidden.rows;
-    void *weights = (void *)(uintptr_t)work->args->weights;
-    queue->kernels->dot_rows(queue, sum, mn__op_flat(work->losses, MN__F32, 1, N),
+    void *rows = (void *)(uintptr_t)x, *weights = (void *)(uintptr_t)work->args->weights;
+    queue->kernels->dot_rows(queue, sum, mn__op_flat(rows, MN__F32, 1, N),
                              mn__op_flat(weights, MN__F32, 1, N));
     queue->kernels->axpby(queue, mn__tensor_matrix(&out->value, 0), work->args->scale,
-                          mn__op_flat(sum, MN__F32, 1, 1), 0);
+                          mn__op_flat(sum, MN__F32, 1, 1), accumulate ? 1 : 0);
     return true;
+}
+
+static bool total(mn__tape *tape, const head_work *work, mn__var *out)
+{
+    return add_sum(tape, work, out, work->losses, false) &&
+           (!work->penalties || add_sum(tape, work, out, work->penalties, true));
 }
 
 mn__var *mn__op_head_loss(mn__tape *tape, const mn__head_loss *given)

@@ -125,14 +125,15 @@ mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *ke
 /* Cross-entropy of hidden [N, C] against weight [V, C] (tied: the embedding
  * table) in chunks of rows, so that N x V logits never exist at once; the
  * gradients of hidden and weight are made in the forward pass of each chunk.
- * Returns sum_r weights[r] loss[r] * scale, F32 [1]; losses [N] (may be NULL)
- * receives each row's nats. targets, weights: caller's memory. */
+ * Returns sum_r weights[r] (loss[r] + z (log Z[r])^2) * scale, F32 [1]; losses and
+ * penalties [N] (may be NULL) receive each row's nats and, apart from them, its
+ * z (log Z)^2, 0 where the weight is 0. targets, weights: caller's memory. */
 typedef struct mn__head_loss {
     mn__var *hidden, *weight, *bias; /* bias [V] or NULL */
     const int32_t *targets;
     const float *weights;
     float logit_scale, z, scale;
-    float *losses;
+    float *losses, *penalties;
 } mn__head_loss;
 mn__var *mn__op_head_loss(mn__tape *tape, const mn__head_loss *args);
 

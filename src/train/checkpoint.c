@@ -50,6 +50,8 @@ static void put_counters(mn__string *json, const mn__counters *counters)
     put_float(json, "norm", counters->norm);
     put_float(json, "best", counters->best);
     put_float(json, "seconds", counters->seconds);
+    mn__string_puts(json, ", \"losses\": ");
+    mn__named_losses_save(&counters->others, json);
     mn__string_puts(json, "}");
 }
 
@@ -145,7 +147,12 @@ static mn_status read_counters(mn__json json, mn__counters *counters, mn_error *
         status = mn__json_float(json, "norm", MN__JSON_OPTIONAL, &counters->norm, error);
     if (status == MN_OK)
         status = mn__json_float(json, "seconds", MN__JSON_REQUIRED, &counters->seconds, error);
-    return status;
+    mn__json others = {.value = NULL};
+    if (status == MN_OK)
+        status = mn__json_object(json, "losses", MN__JSON_OPTIONAL, &others, error);
+    if (status != MN_OK || !others.value)
+        return status;
+    return mn__named_losses_load(&counters->others, others, error);
 }
 
 static mn_status load_counters(const char *path, const mn__safetensors *file,

@@ -12,8 +12,9 @@ typedef struct mn__counters {
     int64_t updates;      /* of the weights */
     double nats;          /* since the last line of metrics */
     int64_t nats_tokens;
-    double norm; /* of the last update's gradient */
-    double best; /* validation loss; infinite: none yet */
+    mn__named_losses others; /* likewise */
+    double norm;             /* of the last update's gradient */
+    double best;             /* validation loss; infinite: none yet */
     int64_t best_step;
     bool validation_due;             /* this step's validation is not done yet */
     double seconds;                  /* of training */

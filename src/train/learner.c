@@ -59,9 +59,13 @@ static mn_status open_batches(mn__learner *learner, mn_error *error)
     learner->batch = mn__arena_calloc(arena, unroll, sizeof *learner->batch);
     learner->segment = mn__arena_calloc(arena, unroll, sizeof *learner->segment);
     learner->start = mn__arena_calloc(arena, mn__size_product(unroll, B), sizeof *learner->start);
-    learner->losses = mn__arena_calloc(arena, mn__size_product(unroll, mn__size_product(B, T)),
-                                       sizeof *learner->losses);
-    if (!learner->batch || !learner->segment || !learner->start || !learner->losses)
+    int64_t cells = mn__size_product(unroll, mn__size_product(B, T));
+    learner->losses = mn__arena_calloc(arena, cells, sizeof *learner->losses);
+    bool penalized = learner->recipe->train.z_loss > 0;
+    if (penalized)
+        learner->penalties = mn__arena_calloc(arena, cells, sizeof *learner->penalties);
+    if (!learner->batch || !learner->segment || !learner->start || !learner->losses ||
+        (penalized && !learner->penalties))
         return no_memory(error);
     mn_status status = MN_OK;
     for (int64_t u = 0; u < unroll && status == MN_OK; u++)
@@ -118,27 +122,55 @@ void mn__segment_of_batch(mn__segment *segment, const mn__batch *batch, int64_t 
         (mn__segment){.B = rows, .T = batch->length, .start = start, .valid = batch->valid + first};
 }
 
+static mn__var *task_loss(mn__learner *learner, int64_t row, int64_t u, mn__var *hidden)
+{
+    const mn__batch *batch = &learner->batch[u];
+    int64_t B = batch->rows, T = batch->length, at = row * T;
+    mn__head_loss head = mn__decoder_head(learner->decoder, &learner->tape, hidden);
+    head.targets = batch->targets + at;
+    head.weights = batch->weights + at;
+    head.z = (float)learner->recipe->train.z_loss;
+    head.scale = 1.0f / (float)(B * T * learner->recipe->train.unroll);
+    head.losses = learner->losses + u * B * T + at;
+    head.penalties = learner->penalties ? learner->penalties + u * B * T + at : NULL;
+    return mn__op_head_loss(&learner->tape, &head);
+}
+
+/* What a segment's auxiliary losses count in the mean over parts and segments. */
+static float auxiliary_share(const mn__learner *learner)
+{
+    return 1.0f / (float)(learner->parts * learner->recipe->train.unroll);
+}
+
 /* Loss of one segment of one part, its auxiliary losses included; NULL on failure. */
 static mn__var *segment_loss(mn__learner *learner, int64_t part, int64_t u)
 {
-    const mn__recipe *recipe = learner->recipe;
     const mn__batch *batch = &learner->batch[u];
-    int64_t B = batch->rows, T = batch->length, unroll = recipe->train.unroll;
-    int64_t row = part * learner->rows, at = row * T;
+    int64_t row = part * learner->rows;
     mn__tape *tape = &learner->tape;
     mn__segment *segment = &learner->segment[u];
     mn__segment_of_batch(segment, batch, row, learner->rows,
-                         recipe->data.reset == MN__RESET_SEGMENT, learner->start + u * B + row);
-    mn__var *hidden = mn__decoder_forward(learner->decoder, tape, segment, batch->ids + at,
-                                          &learner->states[part]);
-    mn__var *loss = mn__decoder_loss(learner->decoder, tape, hidden, batch->targets + at,
-                                     batch->weights + at, 1.0f / (float)(B * T * unroll),
-                                     (float)recipe->train.z_loss, learner->losses + u * B * T + at);
+                         learner->recipe->data.reset == MN__RESET_SEGMENT,
+                         learner->start + u * batch->rows + row);
+    mn__var *hidden = mn__decoder_forward(learner->decoder, tape, segment,
+                                          batch->ids + row * batch->length, &learner->states[part]);
+    mn__var *loss = task_loss(learner, row, u, hidden);
     mn__var *auxiliary = mn__segment_losses(tape, segment);
     if (!auxiliary)
         return loss;
-    float share = 1.0f / (float)(learner->parts * unroll);
-    return mn__op_add(tape, loss, mn__op_scale(tape, auxiliary, share));
+    return mn__op_add(tape, loss, mn__op_scale(tape, auxiliary, auxiliary_share(learner)));
+}
+
+/* The auxiliary losses of a part, while the tape still holds them. */
+static void count_auxiliary(const mn__learner *learner, mn__named_losses *sums)
+{
+    double share = (double)auxiliary_share(learner);
+    for (int64_t u = 0; u < learner->recipe->train.unroll; u++) {
+        const mn__losses *losses = &learner->segment[u].auxiliary;
+        for (int i = 0; i < losses->count; i++)
+            mn__named_losses_add(sums, losses->name[i],
+                                 share * (double)*(const float *)losses->sum[i]->value.data);
+    }
 }
 
 static bool loss_is_finite(const mn__learner *learner, const mn__var *loss)
@@ -155,7 +187,8 @@ static mn_status not_finite(mn__learner *learner, int64_t step, mn_error *error)
                     param ? param->name : "");
 }
 
-static mn_status part_step(mn__learner *learner, int64_t part, int64_t step, mn_error *error)
+static mn_status part_step(mn__learner *learner, int64_t part, int64_t step,
+                           mn__named_losses *auxiliary, mn_error *error)
 {
     mn__tape *tape = &learner->tape;
     mn__states *states = &learner->states[part];
@@ -176,6 +209,8 @@ static mn_status part_step(mn__learner *learner, int64_t part, int64_t step, mn_
         status = not_finite(learner, step, error);
     if (status == MN_OK)
         status = mn__tape_backward(tape, loss, 1.0f, error);
+    if (status == MN_OK && !learner->device->counting)
+        count_auxiliary(learner, auxiliary);
     if (status == MN_OK)
         mn__decoder_commit(learner->decoder, tape, &learner->segment[last], states, false);
     mn__states_cut(states);
@@ -185,29 +220,36 @@ static mn_status part_step(mn__learner *learner, int64_t part, int64_t step, mn_
 /* The losses in the batches' order. */
 static mn__step count(const mn__learner *learner)
 {
-    mn__step done = {0, 0};
-    const float *loss = learner->losses;
+    mn__step done = {0};
+    int64_t at = 0;
+    double penalty = 0;
     for (int64_t u = 0; u < learner->recipe->train.unroll; u++) {
         const mn__batch *batch = &learner->batch[u];
-        for (int64_t i = 0; i < batch->rows * batch->length; i++, loss++)
+        for (int64_t i = 0; i < batch->rows * batch->length; i++, at++)
             if (batch->weights[i] != 0.0f) {
-                done.nats += (double)batch->weights[i] * (double)*loss;
+                done.nats += (double)batch->weights[i] * (double)learner->losses[at];
+                if (learner->penalties)
+                    penalty += (double)batch->weights[i] * (double)learner->penalties[at];
                 done.tokens++;
             }
     }
+    if (learner->penalties)
+        mn__named_losses_add(&done.others, "z_loss", penalty);
     return done;
 }
 
 mn_status mn__learner_step(mn__learner *learner, int64_t step, mn__step *done, mn_error *error)
 {
     mn_status status = MN_OK;
+    mn__named_losses auxiliary = {0};
     for (int64_t part = 0; part < learner->parts && status == MN_OK; part++)
-        status = part_step(learner, part, step, error);
+        status = part_step(learner, part, step, &auxiliary, error);
     if (status == MN_OK)
         status = mn__queue_check(&learner->device->queue, error);
     if (status != MN_OK)
         return status;
     *done = count(learner);
+    mn__named_losses_add_all(&done->others, &auxiliary, (double)done->tokens);
     learner->scored += done->tokens;
     return MN_OK;
 }

@@ -15,6 +15,7 @@
 
 #include "data/batch.h"
 #include "model/decoder.h"
+#include "train/named_losses.h"
 #include "train/recipe.h"
 
 typedef struct mn__learner {
@@ -32,6 +33,7 @@ typedef struct mn__learner {
     mn__segment *segment; /* [unroll] */
     bool *start;          /* [unroll][B] */
     float *losses;        /* [unroll][B][T] */
+    float *penalties;     /* [unroll][B][T] of train.z_loss; NULL without it */
     int64_t scored;       /* tokens since the last update */
 } mn__learner;
 
@@ -42,8 +44,11 @@ void mn__learner_close(mn__learner *learner);
 
 /* What a step did. */
 typedef struct mn__step {
-    double nats; /* sum over the tokens scored */
+    double nats; /* sum over the tokens scored, the task's loss alone */
     int64_t tokens;
+    /* What the gradient is of besides: sums over the same tokens, an auxiliary
+     * loss, which is a mean already, counted once for each. */
+    mn__named_losses others;
 } mn__step;
 
 /* Forward, backward and commit of the batches in learner->batch, for step

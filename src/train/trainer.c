@@ -21,6 +21,16 @@ static void put_bits(mn__trainer *trainer, double loss)
         mn__metrics_number(&trainer->metrics, "bits_per_byte", loss * trainer->bits_per_nat);
 }
 
+/* What was trained beside the task's loss, a token. */
+static void put_others(mn__trainer *trainer)
+{
+    mn__named_losses *others = &trainer->counters.others;
+    double tokens = (double)trainer->counters.nats_tokens;
+    for (int i = 0; i < others->count; i++)
+        mn__metrics_number(&trainer->metrics, others->item[i].name, others->item[i].sum / tokens);
+    *others = (mn__named_losses){0};
+}
+
 /* What the interval since the last line came to. */
 static mn_status log_training(mn__trainer *trainer, mn_error *error)
 {
@@ -37,6 +47,7 @@ static mn_status log_training(mn__trainer *trainer, mn_error *error)
     mn__metrics_integer(metrics, "tokens", counters->tokens);
     mn__metrics_number(metrics, "loss", trainer->loss);
     put_bits(trainer, trainer->loss);
+    put_others(trainer);
     mn__metrics_number(metrics, "gradient_norm", counters->norm);
     mn__metrics_number(metrics, "rate",
                        mn__schedule_rate(&trainer->recipe.schedule, counters->step));
@@ -154,13 +165,13 @@ static mn_status step_once(mn__trainer *trainer, mn_error *error)
     mn_status status = next_batches(trainer, error);
     if (status != MN_OK)
         return status;
-    mn__step done = {0, 0};
+    mn__step done = {0};
     mn_error number = {.code = MN_OK};
     counters->step++;
     status = compute(trainer, &done, &number);
     if (status == MN_ERROR_NUMBER && train->non_finite == MN__NON_FINITE_SKIP) {
         mn__learner_forget(&trainer->learner);
-        done = (mn__step){0, 0};
+        done = (mn__step){0};
         status = log_skipped(trainer, number.message, &number);
     }
     if (status != MN_OK) {
@@ -171,6 +182,7 @@ static mn_status step_once(mn__trainer *trainer, mn_error *error)
     counters->tokens += done.tokens;
     counters->nats += done.nats;
     counters->nats_tokens += done.tokens;
+    mn__named_losses_add_all(&counters->others, &done.others, 1);
     double seconds = mn__clock() - begin;
     counters->seconds += seconds;
     trainer->interval_seconds += seconds;

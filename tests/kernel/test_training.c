@@ -14,6 +14,7 @@ static void check_cross_entropy_of(mn__queue *plain, mn__queue *queue, int64_t v
 {
     mn__matrix logits = check_matrix(MN__F32, ROWS, vocabulary, 5);
     mn__matrix losses = check_matrix(MN__F32, 1, ROWS, 0), got_losses = check_copy(losses);
+    mn__matrix penalties = check_matrix(MN__F32, 1, ROWS, 0), got_penalties = check_copy(penalties);
     check_fill(logits, 1);
     int32_t targets[ROWS];
     float weights[ROWS];
@@ -30,14 +31,20 @@ static void check_cross_entropy_of(mn__queue *plain, mn__queue *queue, int64_t v
                               .weights = weights,
                               .z = z,
                               .gradient = gradient,
-                              .losses = losses.data};
+                              .losses = losses.data,
+                              .penalties = z != 0 ? penalties.data : NULL};
     plain->kernels->cross_entropy(plain, &call);
     call.logits = got.data;
     call.losses = got_losses.data;
+    call.penalties = z != 0 ? got_penalties.data : NULL;
     queue->kernels->cross_entropy(queue, &call);
     /* Logits are at most about 5000: so much is a unit of a difference of two. */
     check_close("losses", queue, losses, got_losses, 5000 * 4 * CHECK_EPSILON_F32,
                 8 * CHECK_EPSILON_F32);
+    /* log Z, up to about 5000, has those roundings; z times its square twice as many. */
+    check_close("penalties", queue, penalties, got_penalties, (double)z * 4 * CHECK_EPSILON_F32,
+                8 * CHECK_EPSILON_F32);
+    assert_true(z == 0 || check_get(penalties, 0, 4) == 0); /* of weight 0 */
     double slope = 10 * (1 + 2 * (double)z * 5000);
     check_close("dlogits", queue, logits, got, slope * (64 + 8) * CHECK_EPSILON_F32,
                 (double)(4096 / 16 + 64) * CHECK_EPSILON_F32);
@@ -45,6 +52,8 @@ static void check_cross_entropy_of(mn__queue *plain, mn__queue *queue, int64_t v
     check_free(got);
     check_free(losses);
     check_free(got_losses);
+    check_free(penalties);
+    check_free(got_penalties);
 }
 
 static void check_cross_entropies(mn__queue *plain, mn__queue *queue)

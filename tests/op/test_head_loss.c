@@ -211,6 +211,56 @@ static void rows_in_many_chunks(void **state)
     close_bench(&b);
 }
 
+/* The regulariser is in the sum and in the gradient (head_free_and_tied), and beside
+ * the nats, not in them. */
+static void nats_and_penalties_are_told_apart(void **state)
+{
+    (void)state;
+    enum { N = 6, C = 2, V = 3 };
+    const double z = 0.25;
+    bench b;
+    open_bench(&b, best_level());
+    float hidden[N * C], weight[V * C], weights[N], losses[N], penalties[N];
+    int32_t targets[N];
+    double total = 0, nats[N], penalty[N];
+    for (int i = 0; i < V * C; i++)
+        weight[i] = (float)(i % 4) - 1.5F;
+    for (int r = 0; r < N; r++) {
+        double sum = 0, x[V];
+        hidden[r * C] = (float)r * 0.5F;
+        hidden[r * C + 1] = 1 - (float)r;
+        weights[r] = r == 2 ? 0 : 0.5F + (float)r;
+        targets[r] = r % V;
+        for (int v = 0; v < V; v++) {
+            x[v] = (double)weight[v * C] * (double)hidden[r * C] +
+                   (double)weight[v * C + 1] * (double)hidden[r * C + 1];
+            sum += exp(x[v]);
+        }
+        nats[r] = r == 2 ? 0 : log(sum) - x[targets[r]];
+        penalty[r] = r == 2 ? 0 : z * log(sum) * log(sum);
+        total += (double)weights[r] * (nats[r] + penalty[r]);
+    }
+    mn__head_loss args = {.targets = targets,
+                          .weights = weights,
+                          .logit_scale = 1,
+                          .z = (float)z,
+                          .scale = 0.5F,
+                          .losses = losses,
+                          .penalties = penalties};
+    args.hidden = mn__tape_input(&b.tape, mn__tensor_of(hidden, MN__F32, 2, (int64_t[]){N, C}));
+    args.weight = mn__tape_input(&b.tape, mn__tensor_of(weight, MN__F32, 2, (int64_t[]){V, C}));
+    mn__var *loss = mn__op_head_loss(&b.tape, &args);
+    assert_non_null(loss);
+    /* values up to about 10, some ten roundings each */
+    for (int r = 0; r < N; r++) {
+        assert_float_equal(losses[r], (float)nats[r], 100 * 0x1p-24F);
+        assert_float_equal(penalties[r], (float)penalty[r], 100 * 0x1p-24F);
+    }
+    assert_float_equal(*(float *)loss->value.data, (float)total / 2,
+                       (float)fabs(total) * 100 * 0x1p-24F);
+    close_bench(&b);
+}
+
 static void large_logits_stay_finite(void **state)
 {
     (void)state;
@@ -258,8 +308,11 @@ static void a_wrong_target_is_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(head_free_and_tied),      cmocka_unit_test(head_of_odd_sizes),
-        cmocka_unit_test(rows_in_many_chunks),     cmocka_unit_test(large_logits_stay_finite),
+        cmocka_unit_test(head_free_and_tied),
+        cmocka_unit_test(head_of_odd_sizes),
+        cmocka_unit_test(rows_in_many_chunks),
+        cmocka_unit_test(nats_and_penalties_are_told_apart),
+        cmocka_unit_test(large_logits_stay_finite),
         cmocka_unit_test(a_wrong_target_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

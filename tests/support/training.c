@@ -191,3 +191,21 @@ int training_count(const char *folder, const char *run, const char *kind)
     free(text);
     return count;
 }
+
+double training_last(const char *folder, const char *run, const char *kind, const char *name)
+{
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "{\"kind\": \"%s\"", kind);
+    int64_t bytes;
+    char *text = folder_read(folder_path(folder, "%s/metrics.jsonl", run), &bytes);
+    const char *last = NULL;
+    for (const char *at = text; (at = strstr(at, wanted)); at++)
+        last = at;
+    json_t *line = last ? json_loadb(last, strcspn(last, "\n"), 0, NULL) : NULL;
+    if (!json_is_number(json_object_get(line, name)))
+        fail_msg("%s: no %s in its last line of %s", run, name, kind);
+    double value = json_number_value(json_object_get(line, name));
+    json_decref(line);
+    free(text);
+    return value;
+}

@@ -30,5 +30,7 @@ mn__trainer *training_open(const training *how);
 void training_compare(const char *folder, const char *a, const char *b);
 /* How many lines of a run's metrics are of a kind. */
 int training_count(const char *folder, const char *run, const char *kind);
+/* A number of the last line of a kind; fails the test where there is none. */
+double training_last(const char *folder, const char *run, const char *kind, const char *name);
 
 #endif

@@ -36,7 +36,9 @@ static void cross_entropy_row(const mn__cross_entropy *call, int64_t r)
         total += (double)sum;
     }
     double log_sum = (double)largest + log(total), z = (double)call->z;
-    call->losses[r] = (float)(log_sum - (double)target + z * log_sum * log_sum);
+    call->losses[r] = (float)(log_sum - (double)target);
+    if (call->penalties)
+        call->penalties[r] = (float)(z * log_sum * log_sum);
     if (!call->gradient)
         return;
     float scale = (float)((double)weight * (1 + 2 * z * log_sum) / total);
@@ -56,6 +58,8 @@ static void cross_entropy(mn__queue *queue, const mn__cross_entropy *call)
             continue;
         }
         call->losses[r] = 0;
+        if (call->penalties)
+            call->penalties[r] = 0;
         if (call->gradient)
             memset(call->logits + r * call->stride, 0,
                    (size_t)call->vocabulary * sizeof *call->logits);
