@@ -27,6 +27,13 @@ bool mn__file_is_folder(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+bool mn__file_is_same(const char *a, const char *b)
+{
+    struct stat first, second;
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
 mn_status mn__file_size(const char *path, int64_t *bytes, mn_error *error)
 {
     struct stat info;

@@ -9,6 +9,8 @@
 
 bool mn__file_exists(const char *path);
 bool mn__file_is_folder(const char *path);
+/* Whether both paths lead to one file or folder that is there. */
+bool mn__file_is_same(const char *a, const char *b);
 mn_status mn__file_size(const char *path, int64_t *bytes, mn_error *error);
 /* mkdir -p. */
 mn_status mn__file_make_folder(const char *path, mn_error *error);

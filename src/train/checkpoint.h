@@ -16,7 +16,7 @@ typedef struct mn__counters {
     double norm;             /* of the last update's gradient */
     double best;             /* validation loss; infinite: none yet */
     int64_t best_step;
-    bool validation_due;             /* this step's validation is not done yet */
+    bool validation_due;             /* one that fell due is not done yet */
     double seconds;                  /* of training */
     int64_t line_bytes, event_bytes; /* of the metrics */
     int64_t threads;                 /* that computed it */

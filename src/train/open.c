@@ -73,6 +73,11 @@ static mn_status read_recipe(mn__trainer *trainer, const mn__train_call *call, b
     if (status != MN_OK)
         return status;
     bool folder_given = mn__file_is_folder(call->recipe);
+    if (folder_given && !mn__file_is_same(call->recipe, call->folder))
+        return mn__fail(error, MN_ERROR_USAGE,
+                        "name that run alone, or the recipe.yaml in it to train anew elsewhere",
+                        "%s is a run itself, and not the one to be written, %s", call->recipe,
+                        call->folder);
     bool own = *resumes || folder_given;
     status = mn__recipe_read(&trainer->recipe, own ? trainer->recipe_path : call->recipe,
                              call->overrides, call->override_count, error);
@@ -107,11 +112,10 @@ static mn_status open_device(mn__trainer *trainer, const mn__train_call *call, m
 /* ---- The data ---------------------------------------------------------------------------------
  */
 
-/* Bits per byte for a nat per token: of the training split, where the tokens
- * hold every byte. */
-static double find_bits_per_nat(const mn__dataset *dataset)
+/* Bits per byte for a nat per token of a split, where the tokens hold every byte. */
+static double find_bits_per_nat(const mn__dataset *dataset, mn__split split)
 {
-    mn__dataset_counts counts = mn__dataset_counts_of(dataset, MN__SPLIT_TRAIN);
+    mn__dataset_counts counts = mn__dataset_counts_of(dataset, split);
     if (!mn__dataset_tokenizer(dataset)->lossless || counts.bytes == 0)
         return 0;
     return (double)counts.tokens / (double)counts.bytes / log(2);
@@ -138,7 +142,8 @@ static mn_status open_data(mn__trainer *trainer, const mn__progress *progress, m
         status = mn__tokenizer_save(mn__dataset_tokenizer(trainer->dataset), tokenizer, error);
     if (status != MN_OK)
         return status;
-    trainer->bits_per_nat = find_bits_per_nat(trainer->dataset);
+    for (int split = 0; split < MN__SPLITS; split++)
+        trainer->bits_per_nat[split] = find_bits_per_nat(trainer->dataset, (mn__split)split);
     if (recipe->train.validate_every > 0 &&
         mn__dataset_counts_of(trainer->dataset, MN__SPLIT_VALIDATION).tokens == 0)
         return mn__fail(error, MN_ERROR_OPTION,
@@ -223,6 +228,19 @@ static mn_status remove_leftovers(const mn__trainer *trainer, mn_error *error)
     return MN_OK;
 }
 
+/* A training that was killed before its first checkpoint may have left its best
+ * weights, which whoever opens the run would take for this one's. Its metrics are
+ * begun anew with the others (metrics.h); evaluations name the weights that they
+ * are of, and stay. */
+static mn_status remove_earlier(const mn__trainer *trainer, mn_error *error)
+{
+    if (!mn__file_exists(trainer->best_path))
+        return MN_OK;
+    mn__log_info("%s is of an earlier training: it is removed, and the metrics begin anew",
+                 trainer->best_path);
+    return mn__file_remove(trainer->best_path, error);
+}
+
 static mn_status begin(mn__trainer *trainer, const mn__train_call *call, bool resumes,
                        mn_error *error)
 {
@@ -235,6 +253,8 @@ static mn_status begin(mn__trainer *trainer, const mn__train_call *call, bool re
     else if (status == MN_OK && call->from)
         status = mn__weights_load(call->from, &trainer->learner.params,
                                   trainer->recipe.train.allow_new, error);
+    if (status == MN_OK && !resumes)
+        status = remove_earlier(trainer, error);
     if (status == MN_OK)
         status = write_recipe(trainer, error);
     if (status == MN_OK)

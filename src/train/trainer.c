@@ -15,10 +15,11 @@ static double rate_of(double amount, double seconds)
     return seconds > 0 ? amount / seconds : 0;
 }
 
-static void put_bits(mn__trainer *trainer, double loss)
+static void put_bits(mn__trainer *trainer, double loss, mn__split split)
 {
-    if (trainer->bits_per_nat > 0)
-        mn__metrics_number(&trainer->metrics, "bits_per_byte", loss * trainer->bits_per_nat);
+    double bits = trainer->bits_per_nat[split];
+    if (bits > 0)
+        mn__metrics_number(&trainer->metrics, "bits_per_byte", loss * bits);
 }
 
 /* What was trained beside the task's loss, a token. */
@@ -45,8 +46,9 @@ static mn_status log_training(mn__trainer *trainer, mn_error *error)
         trainer->plan.peak > 0 ? rate_of(flops, seconds) / trainer->plan.peak : 0;
     mn__metrics_begin(metrics, "train", counters->step);
     mn__metrics_integer(metrics, "tokens", counters->tokens);
+    mn__metrics_integer(metrics, "epoch", mn__batcher_cursor(trainer->batcher)->epoch);
     mn__metrics_number(metrics, "loss", trainer->loss);
-    put_bits(trainer, trainer->loss);
+    put_bits(trainer, trainer->loss, MN__SPLIT_TRAIN);
     put_others(trainer);
     mn__metrics_number(metrics, "gradient_norm", counters->norm);
     mn__metrics_number(metrics, "rate",
@@ -78,7 +80,7 @@ static mn_status log_validation(mn__trainer *trainer, const mn__step *done, doub
     mn__metrics_integer(metrics, "tokens", done->tokens);
     mn__metrics_number(metrics, "loss", loss);
     mn__metrics_number(metrics, "perplexity", exp(loss));
-    put_bits(trainer, loss);
+    put_bits(trainer, loss, MN__SPLIT_VALIDATION);
     mn__metrics_number(metrics, "seconds", seconds);
     return mn__metrics_end(metrics, error);
 }
@@ -188,8 +190,8 @@ static mn_status step_once(mn__trainer *trainer, mn_error *error)
     trainer->interval_seconds += seconds;
     trainer->interval_tokens += done.tokens;
     trainer->interval_steps++;
-    counters->validation_due = every(counters->step, train->validate_every) ||
-                               (train->validate_every > 0 && counters->step == train->steps);
+    counters->validation_due |= every(counters->step, train->validate_every) ||
+                                (train->validate_every > 0 && counters->step == train->steps);
     if (every(counters->step, train->log_every) || counters->step == train->steps)
         return log_training(trainer, error);
     return MN_OK;
@@ -230,22 +232,24 @@ static bool report(mn__trainer *trainer, const mn__progress *progress)
     return mn__progress_report(progress, "training", counters->step, steps, note);
 }
 
-/* What is to be done between two steps. */
+/* What is to be done between two steps. A gradient that waits for an update is in
+ * no checkpoint: validations and checkpoints wait with it, so that a run that was
+ * stopped there does after the resume what another did at once. */
 static mn_status settle(mn__trainer *trainer, bool *stopped, const mn__progress *progress,
                         mn_error *error)
 {
     mn__counters *counters = &trainer->counters;
     const mn__train_options *train = &trainer->recipe.train;
     mn_status status = MN_OK;
+    bool whole = trainer->learner.scored == 0;
     *stopped = !report(trainer, progress) || *stopped;
-    if (counters->validation_due && !*stopped) {
+    if (counters->validation_due && whole && !*stopped) {
         status = validate(trainer, progress, error);
         if (status == MN_ERROR_INTERRUPTED) { /* it is due again after the resume */
             *stopped = true;
             status = MN_OK;
         }
     }
-    bool whole = trainer->learner.scored == 0; /* no gradient waits for an update */
     trainer->checkpoint_due |= every(counters->step, train->checkpoint_every) || *stopped ||
                                counters->step == train->steps;
     if (status != MN_OK || !trainer->checkpoint_due || !whole)
@@ -285,7 +289,7 @@ void mn__trainer_result(const mn__trainer *trainer, mn__train_result *result)
                                  .loss = trainer->loss,
                                  .best = counters->best,
                                  .best_step = counters->best_step,
-                                 .bits_per_nat = trainer->bits_per_nat,
+                                 .bits_per_nat = trainer->bits_per_nat[MN__SPLIT_VALIDATION],
                                  .seconds = counters->seconds,
                                  .plan = trainer->plan};
 }

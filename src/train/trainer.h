@@ -24,7 +24,7 @@ typedef struct mn__train_result {
     double loss; /* of the last steps logged, nats a token */
     double best; /* validation, nats a token; infinite: none was made */
     int64_t best_step;
-    double bits_per_nat; /* bits per byte for a nat per token; 0: not known */
+    double bits_per_nat; /* bits per byte for a nat per token, to validate on; 0: not known */
     double seconds;      /* of training, over all resumes */
     mn__plan plan;
 } mn__train_result;

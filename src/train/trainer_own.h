@@ -28,7 +28,7 @@ struct mn__trainer {
     int64_t first_step, first_tokens;
     double first_seconds;
     double loss, tokens_per_second, share_of_peak;
-    double bits_per_nat; /* of a token to bits of a byte; 0: not known */
+    double bits_per_nat[MN__SPLITS]; /* of a token to bits of a byte; 0: not known */
 };
 
 #endif

@@ -114,9 +114,59 @@ static void test_stop_and_resume_with_everything(void **state)
                                 "train.unroll=2", "optimizer={type: adafactor, momentum: 0.9}"));
 }
 
+/* A stop between two updates, where a validation is due. */
+static void test_stop_and_resume_between_updates(void **state)
+{
+    resume_after_stop(*state, "between", OVERRIDES("train.update_every=2"));
+    assert_int_equal(training_count(*state, "between-halves", "validation"), 3);
+}
+
 static bool exists(const char *folder, const char *name)
 {
     return mn__file_exists(folder_path(folder, "%s", name));
+}
+
+/* A kill before the first checkpoint leaves the best weights alone. */
+static void test_what_an_earlier_training_left_is_removed(void **state)
+{
+    training how = {.folder = *state, .run = "again"};
+    training_good(&how);
+    assert_true(exists(*state, "again/best.safetensors"));
+    assert_int_equal(mn__file_remove(folder_path(*state, "again/last.safetensors"), NULL), MN_OK);
+    how.resume = true;
+    how.overrides = OVERRIDES("model.depth=1", "train.validate_every=0");
+    training_good(&how);
+    assert_false(exists(*state, "again/best.safetensors"));
+    assert_int_equal(training_count(*state, "again", "validation"), 0);
+    mn__device device;
+    mn__run run;
+    mn_error error;
+    assert_int_equal(mn__device_open(&device, &error), MN_OK);
+    if (mn__run_open(&run, &device, folder_path(*state, "again"), NULL, 0, &error) != MN_OK)
+        fail_msg("%s", error.message);
+    assert_string_equal(run.weights_file, "last.safetensors");
+    mn__run_close(&run);
+    mn__device_close(&device);
+}
+
+static void test_another_run_in_the_recipes_place(void **state)
+{
+    training how = {.folder = *state, .run = "one", .overrides = OVERRIDES("train.steps=6")};
+    training_good(&how);
+    how.run = "two";
+    training_good(&how);
+    how.recipe = folder_path(*state, "one");
+    how.resume = true;
+    how.overrides = NULL;
+    expect(&how, MN_ERROR_USAGE, "is a run itself");
+    how.run = "three";
+    how.resume = false;
+    expect(&how, MN_ERROR_USAGE, "is a run itself");
+    assert_false(exists(*state, "three"));
+    how.run = "one";
+    how.resume = true;
+    how.recipe = folder_path(*state, "two/../one/"); /* another way to it */
+    training_good(&how);
 }
 
 static void test_folders_and_recipes_are_guarded(void **state)
@@ -270,6 +320,32 @@ static void test_too_little_text_for_validation(void **state)
     assert_false(exists(*state, "short/metrics.jsonl")); /* nothing was begun */
 }
 
+/* Two bytes a token to validate on, one to train on. */
+static void test_bits_per_byte_of_each_split(void **state)
+{
+    char ascii[4001] = "", accents[4001] = "";
+    for (int i = 0; i < 4000; i++)
+        ascii[i] = (char)('a' + i % 7);
+    for (int i = 0; i < 4000; i += 2)
+        memcpy(accents + i, i % 3 ? "\xc3\xa9" : "\xc3\xa0", 2);
+    folder_write(folder_path(*state, "ascii.txt"), ascii, -1);
+    folder_write(folder_path(*state, "accents.txt"), accents, -1);
+    mn__string corpus = {0};
+    mn__string_printf(&corpus, "data.corpus=['%s@train', '%s@validation']",
+                      folder_path(*state, "ascii.txt"), folder_path(*state, "accents.txt"));
+    training how = {.folder = *state, .run = "bits"};
+    how.overrides = OVERRIDES(corpus.text, "data.prepared=", "data.tokenizer=characters",
+                              "data.validation=0", "train.steps=70");
+    assert_true(fabs(training_good(&how).bits_per_nat * log(2) - 0.5) < 1e-12);
+    assert_true(fabs(training_last(*state, "bits", "train", "bits_per_byte") * log(2) -
+                     training_last(*state, "bits", "train", "loss")) < 1e-6);
+    assert_true(fabs(training_last(*state, "bits", "validation", "bits_per_byte") * 2 * log(2) -
+                     training_last(*state, "bits", "validation", "loss")) < 1e-6);
+    /* 4 rows of 999 targets are read once in 63 steps of 16 tokens each */
+    assert_true(training_last(*state, "bits", "train", "epoch") == 1);
+    mn__string_free(&corpus);
+}
+
 static void test_too_large_a_run_is_refused(void **state)
 {
     training how = {.folder = *state, .run = "huge"};
@@ -305,12 +381,16 @@ int main(void)
         cmocka_unit_test(test_adafactor_and_bf16),
         cmocka_unit_test(test_stop_and_resume),
         cmocka_unit_test(test_stop_and_resume_with_everything),
+        cmocka_unit_test(test_stop_and_resume_between_updates),
+        cmocka_unit_test(test_what_an_earlier_training_left_is_removed),
+        cmocka_unit_test(test_another_run_in_the_recipes_place),
         cmocka_unit_test(test_folders_and_recipes_are_guarded),
         cmocka_unit_test(test_from),
         cmocka_unit_test(test_a_run_is_opened),
         cmocka_unit_test(test_numbers_that_are_not_finite),
         cmocka_unit_test(test_a_gradient_that_is_not_finite),
         cmocka_unit_test(test_too_little_text_for_validation),
+        cmocka_unit_test(test_bits_per_byte_of_each_split),
         cmocka_unit_test(test_too_large_a_run_is_refused),
         cmocka_unit_test(test_contradictions),
     };
