@@ -153,11 +153,36 @@ typedef struct mn__key_group {
 
 enum { MN__GROUPS_MAX = 6 };
 
+/* Dropout of weights, in units of keys that the fast kernels draw at once. */
+enum { MN__DROPOUT_UNIT = 128 };
+
+/* After the softmax, whose sum stays as it is, the weight of each query and key
+ * is multiplied with a factor: 0 with probability `rate`, else 1 / (1 - rate)
+ * (Dai et al. 2019, `dropatt` in the authors' code). A weight is drawn from 16
+ * bits, so that the rate is one of 0, 1/65536, .., the nearest. */
+typedef struct mn__weight_dropout {
+    float rate; /* at most 65535/65536; 0: none, and the key is not read */
+    mn__random_key key;
+} mn__weight_dropout;
+
+/* The factor of one weight. Every query has units of its own: query number n of
+ * [B, H, T] those from n U on, U being those of all its groups, each of which
+ * begins with a new unit. `key` counts from the beginning of `unit`. A unit is 16
+ * blocks of random words, block c for the keys c, c + 16, .., c + 112: four in
+ * the lower halves of its words, four in the upper ones. */
+float mn__dropout_factor(const mn__weight_dropout *dropout, int64_t unit, int64_t key);
+/* Of the 65536 values of 16 bits, those below are dropped; 1 / (1 - rate). */
+int32_t mn__dropout_below(float rate);
+float mn__dropout_scale(float rate);
+/* The units of so many keys. */
+int64_t mn__dropout_units(int64_t keys);
+
 /* score = ((q . k + x) * scale + y) * scales[h] + key bias, over all groups: x
  * is the XL or Shaw term, y the ALiBi or T5 term (Memorizing Transformers,
  * section 3: the scale per head multiplies the sum of content and bias).
  * p = softmax over every visible key and, if given, the sink: a logit without
- * value. A query that sees nothing gets output 0, masses 0 and, without a
+ * value. The output is the sum of p * factor * value, the factor dropout's; masses
+ * are those of p. A query that sees nothing gets output 0, masses 0 and, without a
  * sink, lse -inf. Query heads h share the keys of head h * G / H. Every output
  * is set. Backward reads the `out` and `lse` that forward wrote. */
 typedef struct mn__attention_call {
@@ -169,8 +194,9 @@ typedef struct mn__attention_call {
     int64_t out_stride[3];
     float *lse; /* [B, H, T]: log sum exp of the scores, sink included */
     float scale;
-    const float *scales;          /* [H] or NULL */
-    const float *sink;            /* [H] or NULL */
+    const float *scales; /* [H] or NULL */
+    const float *sink;   /* [H] or NULL */
+    mn__weight_dropout dropout;
     const int64_t *queries_valid; /* [B]: queries beyond are skipped: output and masses 0,
                                      lse -inf; NULL: T */
     int groups;
@@ -201,9 +227,9 @@ typedef struct mn__attention_gradients {
 } mn__attention_gradients;
 
 /* Attention in which every query has keys of its own: [B, T, H, K, D],
- * contiguous, with score = q . k * scale * scales[h]. index < 0 in `index`
- * [B, T, H, K] (NULL: none) hides one. A query that sees nothing gets output 0
- * and lse -inf. Backward reads the `out` and `lse` that forward wrote. */
+ * contiguous, with score = q . k * scale * scales[h], and dropout as above, its K
+ * keys being one group. index < 0 in `index` [B, T, H, K] (NULL: none) hides one. A query that sees
+ * nothing gets output 0 and lse -inf. Backward reads the `out` and `lse` that forward wrote. */
 typedef struct mn__gathered_call {
     int64_t B, T, H, K, D;
     mn__dtype dtype;
@@ -214,6 +240,7 @@ typedef struct mn__gathered_call {
     float *lse; /* [B, H, T] */
     float scale;
     const float *scales; /* [H] or NULL */
+    mn__weight_dropout dropout;
 } mn__gathered_call;
 
 /* ---- Cross-entropy ----------------------------------------------------------------- */

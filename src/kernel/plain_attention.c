@@ -3,8 +3,8 @@
  *
  *   score = ((q . k + x) * scale + y) * scales[h] + bias
  *   p     = exp(score - lse),  lse = log (sum exp score + exp sink)
- *   out   = sum p (value + Shaw's value)
- *   d score = p (d out . value - d out . out)
+ *   out   = sum p f (value + Shaw's value),  f: dropout's factor
+ *   d score = p f (d out . value) - p (d out . out)
  *
  * Not fast, and not careful about memory: O(T) scratch, O(T S D) time. */
 #include "kernel/plain.h"
@@ -216,13 +216,31 @@ static double value_element(const mn__attention_call *call, const mn__key_group 
     return value;
 }
 
-static double output_element(const mn__attention_call *call, query at, const double *p, int64_t d)
+/* weights = p times dropout's factors; they may be p itself. */
+static void drop(const mn__attention_call *call, query at, double *weights, const double *p)
+{
+    int64_t units = 0, n = (at.b * call->H + at.h) * call->T + at.t;
+    for (int i = 0; i < call->groups; i++)
+        units += mn__dropout_units(call->group[i].count);
+    int64_t unit = n * units;
+    for (int i = 0; i < call->groups; i++) {
+        int64_t count = call->group[i].count;
+        for (int64_t j = 0; j < count; j++)
+            weights[j] = p[j] * (double)mn__dropout_factor(&call->dropout, unit, j);
+        unit += mn__dropout_units(count);
+        weights += count;
+        p += count;
+    }
+}
+
+static double output_element(const mn__attention_call *call, query at, const double *weights,
+                             int64_t d)
 {
     double sum = 0;
-    for (int i = 0; i < call->groups; p += call->group[i].count, i++)
+    for (int i = 0; i < call->groups; weights += call->group[i].count, i++)
         for (int64_t j = 0; j < call->group[i].count; j++)
-            if (p[j] != 0)
-                sum += p[j] * value_element(call, &call->group[i], at, j, d);
+            if (weights[j] != 0)
+                sum += weights[j] * value_element(call, &call->group[i], at, j, d);
     return sum;
 }
 
@@ -262,11 +280,12 @@ static void forward(mn__queue *queue, const mn__attention_call *call)
             for (int64_t t = 0; t < call->T; t++) {
                 query at = {b, t, h, h * call->G / call->H};
                 call->lse[(b * call->H + h) * call->T + t] = (float)softmax_of(call, at, p);
+                add_masses(call, at, p);
+                drop(call, at, p, p);
                 for (int64_t d = 0; d < call->D; d++)
                     mn__element_set(call->out, call->dtype,
                                     offset_of(call->out_stride, b, t, h) + d,
                                     output_element(call, at, p, d));
-                add_masses(call, at, p);
             }
     mn__arena_release(&queue->scratch, mark);
 }
@@ -276,7 +295,7 @@ static void forward(mn__queue *queue, const mn__attention_call *call)
 /* Sums in double; the gradients of queries, keys and values are rounded once,
  * at the end. */
 struct sums {
-    double *p;                                             /* [count_keys] */
+    double *p, *weights;                                   /* [count_keys] */
     double *queries;                                       /* [D], of the query at hand */
     double *keys[MN__GROUPS_MAX], *values[MN__GROUPS_MAX]; /* [B, count, G, D] */
 };
@@ -285,8 +304,9 @@ static bool open_sums(mn__queue *queue, const mn__attention_call *call, struct s
 {
     int64_t each = (int64_t)sizeof(double);
     sums->p = mn__queue_scratch(queue, count_keys(call) * each);
+    sums->weights = mn__queue_scratch(queue, count_keys(call) * each);
     sums->queries = mn__queue_scratch(queue, call->D * each);
-    bool complete = sums->p && sums->queries;
+    bool complete = sums->p && sums->weights && sums->queries;
     for (int i = 0; i < call->groups; i++) {
         int64_t n = call->B * call->group[i].count * call->G * call->D;
         sums->keys[i] = mn__queue_scratch(queue, n * each);
@@ -353,14 +373,15 @@ static void score_backward(const mn__attention_call *call, const mn__attention_g
 
 static void values_backward(const mn__attention_call *call,
                             const mn__attention_gradients *gradients, int i, query at, int64_t j,
-                            double p, struct sums *sums)
+                            double weight, struct sums *sums)
 {
     const mn__key_group *group = &call->group[i];
     for (int64_t d = 0; d < call->D; d++) {
         double dout = out_gradient(call, gradients, at, d);
-        sums->values[i][sum_at(call, i, at, j) + d] += p * dout;
+        sums->values[i][sum_at(call, i, at, j) + d] += weight * dout;
         if (group->position == MN__POSITION_SHAW && group->shaw_values)
-            add_float(gradients->group[i].shaw_values, shaw_at(call, group, at, j) + d, p * dout);
+            add_float(gradients->group[i].shaw_values, shaw_at(call, group, at, j) + d,
+                      weight * dout);
     }
 }
 
@@ -368,14 +389,15 @@ static void query_backward(const mn__attention_call *call, const mn__attention_g
                            query at, struct sums *sums)
 {
     double lse = softmax_of(call, at, sums->p), mean = 0;
+    drop(call, at, sums->weights, sums->p);
     for (int64_t d = 0; d < call->D; d++) {
-        mean += out_gradient(call, gradients, at, d) * output_element(call, at, sums->p, d);
+        mean += out_gradient(call, gradients, at, d) * output_element(call, at, sums->weights, d);
         sums->queries[d] = 0;
     }
     if (call->sink && lse > -INFINITY)
         add_float(gradients->sink, at.h, -exp((double)call->sink[at.h] - lse) * mean);
-    const double *p = sums->p;
-    for (int i = 0; i < call->groups; p += call->group[i].count, i++)
+    const double *p = sums->p, *weights = sums->weights;
+    for (int i = 0; i < call->groups; i++) {
         for (int64_t j = 0; j < call->group[i].count; j++) {
             if (!is_visible(call, &call->group[i], at, j))
                 continue;
@@ -383,9 +405,12 @@ static void query_backward(const mn__attention_call *call, const mn__attention_g
             for (int64_t d = 0; d < call->D; d++)
                 dp += out_gradient(call, gradients, at, d) *
                       value_element(call, &call->group[i], at, j, d);
-            values_backward(call, gradients, i, at, j, p[j], sums);
-            score_backward(call, gradients, i, at, j, p[j] * (dp - mean), sums);
+            values_backward(call, gradients, i, at, j, weights[j], sums);
+            score_backward(call, gradients, i, at, j, weights[j] * dp - p[j] * mean, sums);
         }
+        p += call->group[i].count;
+        weights += call->group[i].count;
+    }
 }
 
 /* to (+)= from, rounded once. */

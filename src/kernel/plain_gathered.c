@@ -50,12 +50,28 @@ static double softmax_of(const mn__gathered_call *call, int64_t n, double *p)
     return sees ? largest + log(sum) : -INFINITY;
 }
 
-static double output_element(const mn__gathered_call *call, int64_t n, const double *p, int64_t d)
+/* The number of query n in [B, H, T]. */
+static int64_t row_of(const mn__gathered_call *call, int64_t n)
+{
+    int64_t b = n / (call->T * call->H), t = n / call->H % call->T, h = n % call->H;
+    return (b * call->H + h) * call->T + t;
+}
+
+/* weights = p times dropout's factors; they may be p itself. */
+static void drop(const mn__gathered_call *call, int64_t n, double *weights, const double *p)
+{
+    int64_t unit = row_of(call, n) * mn__dropout_units(call->K);
+    for (int64_t k = 0; k < call->K; k++)
+        weights[k] = p[k] * (double)mn__dropout_factor(&call->dropout, unit, k);
+}
+
+static double output_element(const mn__gathered_call *call, int64_t n, const double *weights,
+                             int64_t d)
 {
     double sum = 0;
     for (int64_t k = 0; k < call->K; k++)
         if (is_visible(call, n, k))
-            sum += p[k] *
+            sum += weights[k] *
                    (double)mn__element(call->values, call->dtype, (n * call->K + k) * call->D + d);
     return sum;
 }
@@ -67,8 +83,8 @@ static void gathered(mn__queue *queue, const mn__gathered_call *call)
     if (!p)
         return;
     for (int64_t n = 0; n < call->B * call->T * call->H; n++) {
-        int64_t b = n / (call->T * call->H), t = n / call->H % call->T, h = n % call->H;
-        call->lse[(b * call->H + h) * call->T + t] = (float)softmax_of(call, n, p);
+        call->lse[row_of(call, n)] = (float)softmax_of(call, n, p);
+        drop(call, n, p, p);
         for (int64_t d = 0; d < call->D; d++)
             mn__element_set(call->out, call->dtype, n * call->D + d, output_element(call, n, p, d));
     }
@@ -76,21 +92,23 @@ static void gathered(mn__queue *queue, const mn__gathered_call *call)
 }
 
 /* The gradients of one query and its keys; dscore overwrites p. */
-static void query_backward(const mn__gathered_call *call, int64_t n, double *p, const void *dout,
-                           void *dq, bool accumulate, void *dkeys, void *dvalues, float *dscales)
+static void query_backward(const mn__gathered_call *call, int64_t n, double *p, double *weights,
+                           const void *dout, void *dq, bool accumulate, void *dkeys, void *dvalues,
+                           float *dscales)
 {
     softmax_of(call, n, p);
+    drop(call, n, weights, p);
     double mean = 0;
     for (int64_t d = 0; d < call->D; d++)
-        mean +=
-            (double)mn__element(dout, call->dtype, n * call->D + d) * output_element(call, n, p, d);
+        mean += (double)mn__element(dout, call->dtype, n * call->D + d) *
+                output_element(call, n, weights, d);
     double factor = (double)call->scale * head_scale(call, n);
     for (int64_t k = 0; k < call->K; k++) {
         int64_t row = (n * call->K + k) * call->D;
         double dp = is_visible(call, n, k)
                         ? dot(call->dtype, dout, n * call->D, call->values, row, call->D)
                         : 0.0;
-        double dscore = p[k] * (dp - mean);
+        double dscore = weights[k] * dp - p[k] * mean;
         if (dscales && is_visible(call, n, k))
             dscales[n % call->H] += (float)(dscore * unscaled_score(call, n, k));
         for (int64_t d = 0; d < call->D; d++) {
@@ -99,7 +117,7 @@ static void query_backward(const mn__gathered_call *call, int64_t n, double *p, 
             if (dkeys)
                 mn__element_set(dkeys, call->dtype, row + d, dscore * factor * q);
             if (dvalues)
-                mn__element_set(dvalues, call->dtype, row + d, p[k] * go);
+                mn__element_set(dvalues, call->dtype, row + d, weights[k] * go);
         }
         p[k] = dscore * factor;
     }
@@ -117,11 +135,11 @@ static void gathered_backward(mn__queue *queue, const mn__gathered_call *call, c
                               void *dq, bool accumulate, void *dkeys, void *dvalues, float *dscales)
 {
     mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
-    double *p = mn__queue_scratch(queue, call->K * (int64_t)sizeof *p);
+    double *p = mn__queue_scratch(queue, 2 * call->K * (int64_t)sizeof *p);
     if (!p)
         return;
     for (int64_t n = 0; n < call->B * call->T * call->H; n++)
-        query_backward(call, n, p, dout, dq, accumulate, dkeys, dvalues, dscales);
+        query_backward(call, n, p, p + call->K, dout, dq, accumulate, dkeys, dvalues, dscales);
     mn__arena_release(&queue->scratch, mark);
 }
 

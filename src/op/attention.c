@@ -12,10 +12,19 @@
 typedef struct attention_record {
     mn__record record;
     mn__attention_args args;
+    mn__weight_dropout dropout;
     float *lse;
 } attention_record;
 
 /* ---- The kernel's call --------------------------------------------------------------- */
+
+/* One call's draw. */
+static mn__weight_dropout draw(mn__tape *tape, float rate)
+{
+    mn__weight_dropout dropout = {.rate = tape->training ? rate : 0, .key = tape->random};
+    tape->random.operation += dropout.rate > 0;
+    return dropout;
+}
 
 static const float *floats(const mn__var *var)
 {
@@ -61,7 +70,7 @@ static void fill_group(mn__key_group *group, const mn__keys *keys)
 }
 
 static mn__attention_call make_call(const mn__attention_args *args, const mn__tensor *out,
-                                    float *lse)
+                                    float *lse, mn__weight_dropout dropout)
 {
     const mn__tensor *queries = &args->queries->value;
     mn__attention_call call = {.B = queries->size[0],
@@ -76,6 +85,7 @@ static mn__attention_call make_call(const mn__attention_args *args, const mn__te
                                .scale = args->scale,
                                .scales = floats(args->scales),
                                .sink = floats(args->sink),
+                               .dropout = dropout,
                                .queries_valid = args->valid,
                                .groups = args->groups,
                                .group_mass = args->group_mass};
@@ -190,7 +200,7 @@ static void attention_backward(mn__tape *tape, mn__record *base)
     const mn__attention_args *args = &record->args;
     mn__queue *queue = &tape->device->queue;
     mn__tensor dout = mn__tape_gradient_of(tape, base->out);
-    mn__attention_call call = make_call(args, &base->out->value, record->lse);
+    mn__attention_call call = make_call(args, &base->out->value, record->lse, record->dropout);
     mn__attention_gradients gradients = {.out = dout.data};
     copy_strides(gradients.out_stride, &dout);
     targets all = {.tape = tape};
@@ -332,7 +342,8 @@ mn__var *mn__op_attention(mn__tape *tape, const mn__attention_args *given)
     if (!out || !lse)
         return NULL;
     mn__queue *queue = &tape->device->queue;
-    mn__attention_call call = make_call(&args, &out->value, lse);
+    mn__weight_dropout dropout = draw(tape, args.dropout);
+    mn__attention_call call = make_call(&args, &out->value, lse, dropout);
     queue->kernels->attention(queue, &call);
     if (args.lse)
         *args.lse = lse;
@@ -345,6 +356,7 @@ mn__var *mn__op_attention(mn__tape *tape, const mn__attention_args *given)
     record->args.group_mass = NULL; /* made once, in forward */
     for (int g = 0; g < args.groups; g++)
         record->args.key_mass[g] = NULL;
+    record->dropout = dropout;
     record->lse = lse;
     return out;
 }
@@ -403,7 +415,8 @@ static bool check_gathered(mn__tape *tape, const mn__tensor *q, const mn__tensor
 }
 
 mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *keys, mn__var *values,
-                                   const int64_t *index, float scale, mn__var *scales)
+                                   const int64_t *index, float scale, mn__var *scales,
+                                   float dropout)
 {
     if (!queries || !keys || !values || !prepare(tape, &queries, tape->compute) ||
         !prepare(tape, &keys, tape->compute) || !prepare(tape, &values, tape->compute) ||
@@ -429,7 +442,8 @@ mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *ke
                               .out = out->value.data,
                               .lse = lse,
                               .scale = scale,
-                              .scales = floats(scales)};
+                              .scales = floats(scales),
+                              .dropout = draw(tape, dropout)};
     queue->kernels->gathered(queue, &call);
     if (!mn__tape_wants(tape, (mn__var *const[]){queries, keys, values, scales}, 4))
         return out;

@@ -106,6 +106,7 @@ typedef struct mn__attention_args {
     float scale;
     mn__var *scales, *sink; /* [H] or NULL */
     const int64_t *valid;   /* [B]: real queries of each row; NULL: all */
+    float dropout;          /* of weights, where the tape trains: see mn__weight_dropout */
     int groups;
     mn__keys group[MN__GROUPS_MAX];
     float *group_mass; /* see mn__attention_call; or NULL */
@@ -116,9 +117,11 @@ typedef struct mn__attention_args {
 /* [B, T, H, D] in the compute type. */
 mn__var *mn__op_attention(mn__tape *tape, const mn__attention_args *args);
 /* Keys of each query's own: queries [B, T, H, D], keys and values
- * [B * T, H, K, D], index [B, T, H, K] (< 0 hides one; NULL: all there). */
+ * [B * T, H, K, D], index [B, T, H, K] (< 0 hides one; NULL: all there). dropout
+ * as above. */
 mn__var *mn__op_gathered_attention(mn__tape *tape, mn__var *queries, mn__var *keys, mn__var *values,
-                                   const int64_t *index, float scale, mn__var *scales);
+                                   const int64_t *index, float scale, mn__var *scales,
+                                   float dropout);
 
 /* ---- Head -------------------------------------------------------------------------- */
 

@@ -204,6 +204,8 @@ static double visible(const mn__attention_call *call, const mn__key_group *group
     return pairs;
 }
 
+enum { DRAW = 16 }; /* operations that draw a weight's factor: ten rounds of 12, for 8 of them */
+
 static void count_attention(mn__queue *queue, const mn__attention_call *call, double each,
                             double each_relative)
 {
@@ -211,8 +213,11 @@ static void count_attention(mn__queue *queue, const mn__attention_call *call, do
         double per_pair = each;
         if (call->group[g].position == MN__POSITION_XL)
             per_pair += each_relative;
+        per_pair *= (double)call->D;
+        if (call->dropout.rate > 0)
+            per_pair += DRAW;
         counted(queue)->attention +=
-            per_pair * visible(call, &call->group[g]) * (double)(call->B * call->H * call->D);
+            per_pair * visible(call, &call->group[g]) * (double)(call->B * call->H);
     }
 }
 

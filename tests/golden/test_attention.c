@@ -278,7 +278,7 @@ static void check_gathered(bench *b, const json_t *described)
     mn__var *keys = input(b, "keys", -1), *values = input(b, "values", -1);
     float scale = 1 / sqrtf((float)queries->value.size[3]);
     mn__var *out = mn__op_gathered_attention(&b->tape, queries, keys, values, longs(b, "index", -1),
-                                             scale, input(b, "scales", -1));
+                                             scale, input(b, "scales", -1), 0);
     if (!out)
         fail_msg("%s: %s", b->name, b->tape.error.message);
     compare(b, "out", -1, out->value.data, tolerance(b));

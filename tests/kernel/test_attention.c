@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/threads.h"
 #include "kernel/kernel.h"
 
 /* ---- A call from a description ------------------------------------------------------ */
@@ -39,6 +40,7 @@ typedef struct attention_case {
     float magnitude; /* of the queries; 0: 1 */
     bool garbage;    /* NaN where `lengths` and `keep` hide keys */
     bool accumulate; /* gradients are added to */
+    float dropout;
 } attention_case;
 
 typedef struct fixture {
@@ -209,6 +211,10 @@ static void put_gradients(fixture *f)
     }
 }
 
+/* Every part of the key counts. */
+static const mn__random_key dropout_key = {
+    .seed = 0x9876543210ABCDEF, .step = 0x123456789, .operation = 0x89ABCDEF};
+
 static void open_fixture(fixture *f, const attention_case *c, mn__dtype dtype)
 {
     *f = (fixture){.c = c, .dtype = dtype};
@@ -223,6 +229,7 @@ static void open_fixture(fixture *f, const attention_case *c, mn__dtype dtype)
                                  .D = c->D,
                                  .dtype = dtype,
                                  .scale = 1 / sqrtf((float)c->D),
+                                 .dropout = {c->dropout, dropout_key},
                                  .groups = c->groups};
     call->queries = draw(f, dtype, c->B * c->T * row, magnitude);
     set3(call->query_stride, c->T * row, row, c->D);
@@ -343,7 +350,8 @@ static double tolerance(const attention_case *c, mn__dtype dtype)
     double score = 4 * 0.64 * sqrt((double)c->D) * magnitude;
     double f32 = 0x1p-24 * (((double)c->D + 8) * score / 4 + terms + (double)c->T);
     double bf16 = 0x1p-8 * (1 + score / 4);
-    return dtype == MN__BF16 ? f32 + bf16 : f32;
+    /* What is kept is as much larger. */
+    return (dtype == MN__BF16 ? f32 + bf16 : f32) / (1 - (double)c->dropout);
 }
 
 static void check_case(const attention_case *c, mn__dtype dtype)
@@ -460,6 +468,40 @@ static const attention_case cases[] = {
                 .position = MN__POSITION_T5},
                {.count = 100, .mask = MN__MASK_CAUSAL, .position = MN__POSITION_XL, .limit = 100}},
      .sink = true, .masses = true, .accumulate = true},
+    {"dropout, one query", 1, 1, 1, 1, 64, ONE_GROUP(CAUSAL(1)), .dropout = 0.5f},
+    {"dropout, 63", 2, 63, 2, 2, 16, ONE_GROUP(CAUSAL(63)), .dropout = 0.1f},
+    {"dropout, 131, grouped", 2, 131, 6, 2, 40, ONE_GROUP(CAUSAL(131)), .dropout = 0.3f,
+     .accumulate = true},
+    {"dropout, few, long, grouped", 2, 3, 6, 2, 72,
+     ONE_GROUP(((group_case){.count = 1000, .mask = MN__MASK_CAUSAL, .offset = 997})),
+     .dropout = 0.2f},
+    {"dropout, hidden keys", 3, 70, 2, 2, 32,
+     ONE_GROUP(((group_case){
+         .count = 330, .mask = MN__MASK_CAUSAL, .offset = 260, .lengths = true, .keep = true})),
+     .garbage = true, .valid = true, .sink = true, .dropout = 0.9f},
+    {"dropout, strict band", 1, 260, 1, 1, 32,
+     ONE_GROUP(((group_case){.count = 260, .mask = MN__MASK_BAND_STRICT, .window = 70})),
+     .dropout = 0.5f},
+    {"dropout, XL", 2, 130, 2, 2, 64,
+     ONE_GROUP(((group_case){.count = 230,
+                             .mask = MN__MASK_CAUSAL,
+                             .position = MN__POSITION_XL,
+                             .offset = 100,
+                             .limit = 230})),
+     .dropout = 0.1f},
+    {"dropout, Shaw", 2, 130, 2, 2, 32,
+     ONE_GROUP(((group_case){
+         .count = 130, .mask = MN__MASK_CAUSAL, .position = MN__POSITION_SHAW, .limit = 40})),
+     .dropout = 0.25f},
+    {"dropout, three groups", 2, 100, 4, 2, 32, .groups = 3,
+     .group = {{.count = 137, .bias = true, .lengths = true, .position = MN__POSITION_ALIBI},
+               {.count = 64,
+                .mask = MN__MASK_BAND,
+                .offset = 64,
+                .window = 100,
+                .position = MN__POSITION_T5},
+               {.count = 100, .mask = MN__MASK_CAUSAL, .position = MN__POSITION_XL, .limit = 100}},
+     .sink = true, .masses = true, .scales = true, .dropout = 0.15f},
 };
 
 static void test_against_definition(void **state)
@@ -589,12 +631,162 @@ static void test_buckets(void **state)
             }
 }
 
+/* ---- Dropout ------------------------------------------------------------------------ */
+
+/* A rate that rounds to nothing dropped takes dropout's way and changes no bit: so
+ * neither does that way. */
+static void check_rate_of_nothing(const attention_case *c, mn__level level, mn__dtype dtype)
+{
+    fixture without, with;
+    open_fixture(&without, c, dtype);
+    open_fixture(&with, c, dtype);
+    without.call.dropout = (mn__weight_dropout){.rate = 0};
+    with.call.dropout.rate = 0x1p-20f;
+    run(level, &without, true);
+    run(level, &with, true);
+    pair p = {mn__level_name(level), &without, &with, .exact = true};
+    compare_outputs(&p);
+    compare_gradients(&p);
+    close_fixture(&without);
+    close_fixture(&with);
+}
+
+static void test_a_rate_of_nothing_changes_no_bit(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int level = MN__LEVEL_BASELINE; level < MN__LEVELS; level++) {
+            if (!mn__kernel_table((mn__level)level) || cases[i].T <= 8) /* a few: another kernel */
+                continue;
+            check_rate_of_nothing(&cases[i], (mn__level)level, MN__F32);
+            check_rate_of_nothing(&cases[i], (mn__level)level, MN__BF16);
+        }
+}
+
+enum { DRAW_B = 2, DRAW_H = 3, DRAW_T = 301, DRAW_S = 144, DRAWS = DRAW_B * DRAW_H * DRAW_T };
+static const float draw_rate = 0.3f;
+
+/* Of equal scores and one-hot values, the output is the factors over the number of keys:
+ * kept[query number][key]. */
+static void read_factors(mn__level level, bool kept[DRAWS][DRAW_S])
+{
+    static const attention_case c = {
+        "draws", DRAW_B, DRAW_T, DRAW_H, DRAW_H, DRAW_S, ONE_GROUP({.count = DRAW_S})};
+    fixture f;
+    open_fixture(&f, &c, MN__F32);
+    f.call.dropout.rate = draw_rate;
+    memset((void *)(uintptr_t)f.call.queries, 0,
+           sizeof(float) * (size_t)(DRAW_B * f.call.query_stride[0]));
+    float *values = take(&f, DRAW_S * DRAW_S * 4);
+    for (int64_t j = 0; j < DRAW_S; j++)
+        values[j * DRAW_S + j] = DRAW_S;
+    f.call.group[0].values = values;
+    set3(f.call.group[0].value_stride, 0, DRAW_S, 0);
+    run(level, &f, false);
+    for (int64_t n = 0; n < DRAWS; n++) {
+        int64_t b = n / DRAW_T / DRAW_H, h = n / DRAW_T % DRAW_H, t = n % DRAW_T;
+        const float *out = (float *)f.call.out + ((b * DRAW_T + t) * DRAW_H + h) * DRAW_S;
+        for (int64_t j = 0; j < DRAW_S; j++) {
+            kept[n][j] = out[j] != 0;
+            if (kept[n][j] && !(fabsf(out[j] * (1 - draw_rate) - 1) <= 0x1p-15f))
+                fail_msg("level %s: a factor of %.9g", mn__level_name(level), (double)out[j]);
+        }
+    }
+    close_fixture(&f);
+}
+
+/* Whether a count of `draws` events of chance p each is within 5 deviations. */
+static void check_count(const char *what, int64_t count, int64_t draws, double p)
+{
+    double deviation = sqrt((double)draws * p * (1 - p));
+    if (!(fabs((double)count - (double)draws * p) <= 5 * deviation))
+        fail_msg("%s: %lld of %lld, not %g +- %g", what, (long long)count, (long long)draws,
+                 (double)draws * p, deviation);
+}
+
+/* Weights a step apart, in any direction, are dropped together with a chance of rate^2. */
+static void check_pairs(bool kept[DRAWS][DRAW_S], const char *what, int64_t queries, int64_t keys)
+{
+    int64_t both = 0, draws = 0;
+    for (int64_t n = 0; n + queries < DRAWS; n++)
+        for (int64_t j = 0; j + keys < DRAW_S; j++, draws++)
+            both += !kept[n][j] && !kept[n + queries][j + keys];
+    double p = (double)draw_rate, deviation = sqrt((double)draws * p * p * (1 - p * p) * 3);
+    if (!(fabs((double)both - (double)draws * p * p) <= 5 * deviation)) /* pairs overlap: 3 */
+        fail_msg("%s: %lld pairs of %lld", what, (long long)both, (long long)draws);
+}
+
+static void test_how_many_are_dropped(void **state)
+{
+    (void)state;
+    static bool kept[DRAWS][DRAW_S];
+    int64_t dropped = 0;
+    read_factors(MN__LEVEL_PLAIN, kept);
+    for (int64_t j = 0; j < DRAW_S; j++) {
+        int64_t of_key = 0;
+        for (int64_t n = 0; n < DRAWS; n++)
+            of_key += !kept[n][j];
+        check_count("of one key", of_key, DRAWS, (double)draw_rate);
+        dropped += of_key;
+    }
+    check_count("of all", dropped, (int64_t)DRAWS * DRAW_S, (double)draw_rate);
+    check_pairs(kept, "neighbouring keys", 0, 1);
+    check_pairs(kept, "keys of one block", 0, 16);
+    check_pairs(kept, "neighbouring queries", 1, 0);
+    check_pairs(kept, "neighbouring heads", DRAW_T, 0);
+}
+
+/* Each level drops the same weights, whatever its tiles, and however many threads it has. */
+static void test_every_level_drops_the_same(void **state)
+{
+    (void)state;
+    static bool kept[DRAWS][DRAW_S], other[DRAWS][DRAW_S];
+    read_factors(MN__LEVEL_PLAIN, kept);
+    int threads = mn__threads();
+    for (int level = MN__LEVEL_BASELINE; level < MN__LEVELS; level++) {
+        if (!mn__kernel_table((mn__level)level))
+            continue;
+        for (int with = 1; with <= 3; with += 2) {
+            mn__threads_set(with);
+            read_factors((mn__level)level, other);
+            assert_memory_equal(kept, other, sizeof kept);
+        }
+    }
+    mn__threads_set(threads);
+}
+
+/* A layout of the words that drifts would break what a checkpoint resumes: these factors
+ * follow from Philox's words by hand. */
+static void test_the_factors_are_those_defined(void **state)
+{
+    (void)state;
+    mn__weight_dropout dropout = {0.5f, {.seed = 3, .step = 4, .operation = 5}};
+    for (int64_t unit = 7; unit < 9; unit++)
+        for (int64_t key = 0; key < 300; key++) {
+            uint32_t words[4];
+            mn__random_block(dropout.key, (uint64_t)((unit + key / 128) * 16 + key % 16), words);
+            int64_t half = key % 128 / 16;
+            uint32_t bits = half < 4 ? words[half] & 0xFFFF : words[half - 4] >> 16;
+            float factor = mn__dropout_factor(&dropout, unit, key);
+            assert_true(factor == (bits < 32768 ? 0.0f : 2.0f));
+        }
+    dropout.rate = 0;
+    assert_true(mn__dropout_factor(&dropout, 7, 0) == 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_definition), cmocka_unit_test(test_repeats),
-        cmocka_unit_test(test_large_logits),       cmocka_unit_test(test_readout),
-        cmocka_unit_test(test_nan_is_kept),        cmocka_unit_test(test_buckets),
+        cmocka_unit_test(test_against_definition),
+        cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_large_logits),
+        cmocka_unit_test(test_readout),
+        cmocka_unit_test(test_nan_is_kept),
+        cmocka_unit_test(test_buckets),
+        cmocka_unit_test(test_a_rate_of_nothing_changes_no_bit),
+        cmocka_unit_test(test_how_many_are_dropped),
+        cmocka_unit_test(test_every_level_drops_the_same),
+        cmocka_unit_test(test_the_factors_are_those_defined),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

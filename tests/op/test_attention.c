@@ -27,7 +27,27 @@ typedef struct group {
 
 typedef struct shape {
     int64_t B, T, H, G, D;
+    double rate; /* of dropout */
 } shape;
+
+/* Dropout's factor, from the first draw of op_check's tape; see kernel.h. */
+static double factor(double rate, int64_t unit, int64_t j)
+{
+    uint32_t words[4];
+    int64_t half = j % 128 / 16;
+    if (rate == 0)
+        return 1;
+    mn__random_block((mn__random_key){.seed = 9}, (uint64_t)((unit + j / 128) * 16 + j % 16),
+                     words);
+    double bits = half < 4 ? words[half] & 0xFFFF : words[half - 4] >> 16;
+    double below = round(65536 * rate);
+    return bits < below ? 0 : 65536 / (65536 - below);
+}
+
+static int64_t units(int64_t keys)
+{
+    return (keys + 127) / 128;
+}
 
 static bool visible(const group *g, int64_t b, int64_t t, int64_t j)
 {
@@ -57,8 +77,12 @@ static void attend(const shape *s, const group *groups, int count, const double 
                    int64_t t, int64_t h, const double *scales, const double *sink, double *out)
 {
     double total = sink ? exp(sink[h]) : 0;
+    int64_t of_query = 0;
+    for (int n = 0; n < count; n++)
+        of_query += units(groups[n].S);
+    int64_t unit = ((b * s->H + h) * s->T + t) * of_query;
     memset(out, 0, (size_t)s->D * sizeof *out);
-    for (int n = 0; n < count; n++) {
+    for (int n = 0; n < count; unit += units(groups[n].S), n++) {
         const group *g = &groups[n];
         int64_t kv = h * s->G / s->H;
         for (int64_t j = 0; j < g->S; j++) {
@@ -67,6 +91,7 @@ static void attend(const shape *s, const group *groups, int count, const double 
             double x = score(s, g, q, b, t, h, j) * (scales ? scales[h] : 1);
             double p = exp(x + (g->bias ? g->bias[(b * s->G + kv) * g->S + j] : 0));
             total += p;
+            p *= factor(s->rate, unit, j);
             for (int64_t d = 0; d < s->D; d++)
                 out[d] += p * g->values[(b * g->S + j) * g->stride + kv * s->D + d];
         }
@@ -90,8 +115,10 @@ static mn__var *build_fused(mn__tape *tape, mn__var *const *in, const void *cont
     if (!mn__op_split(tape, in[0], 2, (int64_t[]){wide, narrow, narrow}, 3, part))
         return NULL;
     int64_t q[4] = {s->B, s->T, s->H, s->D}, k[4] = {s->B, s->T, s->G, s->D};
-    mn__attention_args args = {
-        .queries = mn__op_reshape(tape, part[0], 4, q), .scale = scale_of(s), .groups = 1};
+    mn__attention_args args = {.queries = mn__op_reshape(tape, part[0], 4, q),
+                               .scale = scale_of(s),
+                               .dropout = (float)s->rate,
+                               .groups = 1};
     args.group[0] = (mn__keys){.keys = mn__op_reshape(tape, part[1], 4, k),
                                .values = mn__op_reshape(tape, part[2], 4, k),
                                .mask = MN__MASK_CAUSAL};
@@ -123,33 +150,48 @@ static void check_fused(shape s, double spread)
                         .context = &s,
                         .outputs = s.B * s.T * s.H * s.D,
                         .terms = (double)(s.T * s.H / s.G + s.D) * spread * spread,
-                        .roundings = 8});
+                        .roundings = 8,
+                        .draws = s.rate > 0});
 }
 
 static void attention_over_a_fused_projection(void **state)
 {
     (void)state;
     static const int64_t lengths[] = {1, 63, 64, 65, 127};
-    check_fused((shape){2, 3, 2, 2, 4}, 1);
-    check_fused((shape){2, 5, 4, 2, 3}, 1);
+    check_fused((shape){2, 3, 2, 2, 4, 0}, 1);
+    check_fused((shape){2, 5, 4, 2, 3, 0}, 1);
     for (int i = 0; i < 5; i++)
-        check_fused((shape){1, lengths[i], 2, 1, 16}, 1);
-    check_fused((shape){1, 33, 1, 1, 65}, 1);
-    check_fused((shape){1, 17, 2, 2, 8}, 4); /* sharp */
+        check_fused((shape){1, lengths[i], 2, 1, 16, 0}, 1);
+    check_fused((shape){1, 33, 1, 1, 65, 0}, 1);
+    check_fused((shape){1, 17, 2, 2, 8, 0}, 4); /* sharp */
+}
+
+static void attention_with_dropout(void **state)
+{
+    (void)state;
+    static const int64_t lengths[] = {1, 63, 64, 65, 131};
+    check_fused((shape){2, 3, 2, 2, 4, 0.4}, 1);
+    check_fused((shape){2, 5, 4, 2, 3, 0.1}, 1);
+    for (int i = 0; i < 5; i++)
+        check_fused((shape){2, lengths[i], 2, 1, 16, 0.25}, 1);
 }
 
 /* ---- Memory and window, in two groups ----------------------------------------------------------
  */
 
 enum { M = 4, WINDOW = 3 };
-static const shape grouped = {2, 6, 4, 2, 5};
+static const shape grouped = {2, 6, 4, 2, 5, 0}, grouped_drops = {2, 6, 4, 2, 5, 0.3};
 static const int64_t memory_length[] = {0, 3}; /* row 0 has none */
 
 static mn__var *build_groups(mn__tape *tape, mn__var *const *in, const void *context)
 {
-    (void)context;
-    mn__attention_args args = {
-        .queries = in[0], .scale = scale_of(&grouped), .scales = in[6], .sink = in[7], .groups = 2};
+    const shape *s = context;
+    mn__attention_args args = {.queries = in[0],
+                               .scale = scale_of(s),
+                               .scales = in[6],
+                               .sink = in[7],
+                               .dropout = (float)s->rate,
+                               .groups = 2};
     args.group[0] =
         (mn__keys){.keys = in[1], .values = in[2], .bias = in[3], .length = memory_length};
     args.group[1] =
@@ -159,8 +201,7 @@ static mn__var *build_groups(mn__tape *tape, mn__var *const *in, const void *con
 
 static void define_groups(const double *const *in, double *out, const void *context)
 {
-    (void)context;
-    const shape *s = &grouped;
+    const shape *s = context;
     group groups[2] = {{.keys = in[1],
                         .values = in[2],
                         .S = M,
@@ -180,10 +221,8 @@ static void define_groups(const double *const *in, double *out, const void *cont
                        in[7], out);
 }
 
-static void attention_over_two_groups(void **state)
+static void check_groups(const shape *s)
 {
-    (void)state;
-    const shape *s = &grouped;
     op_check(&(op_case){.name = "attention over memory and window",
                         .inputs = 8,
                         .input = {{OP_COMPUTE, 4, {s->B, s->T, s->H, s->D}, 0},
@@ -196,20 +235,30 @@ static void attention_over_two_groups(void **state)
                                   {OP_PARAM, 1, {s->H}, 0}},
                         .build = build_groups,
                         .define = define_groups,
+                        .context = s,
                         .outputs = s->B * s->T * s->H * s->D,
                         .terms = 32,
-                        .roundings = 8});
+                        .roundings = 8,
+                        .draws = s->rate > 0});
+}
+
+static void attention_over_two_groups(void **state)
+{
+    (void)state;
+    check_groups(&grouped);
+    check_groups(&grouped_drops);
 }
 
 /* ---- Transformer-XL ------------------------------------------------------ */
 
-static const shape relative = {2, 5, 2, 2, 4};
+static const shape relative = {2, 5, 2, 2, 4, 0}, relative_drops = {2, 5, 2, 2, 4, 0.2};
 enum { PAST = 3, LIMIT = 5 }; /* the largest distance is 7 */
 
 static mn__var *build_xl(mn__tape *tape, mn__var *const *in, const void *context)
 {
-    (void)context;
-    mn__attention_args args = {.queries = in[0], .scale = scale_of(&relative), .groups = 1};
+    const shape *s = context;
+    mn__attention_args args = {
+        .queries = in[0], .scale = scale_of(s), .dropout = (float)s->rate, .groups = 1};
     args.group[0] = (mn__keys){.keys = in[1],
                                .values = in[2],
                                .mask = MN__MASK_CAUSAL,
@@ -224,8 +273,7 @@ static mn__var *build_xl(mn__tape *tape, mn__var *const *in, const void *context
 
 static void define_xl(const double *const *in, double *out, const void *context)
 {
-    (void)context;
-    const shape *s = &relative;
+    const shape *s = context;
     group g = {.keys = in[1],
                .values = in[2],
                .S = PAST + s->T,
@@ -243,10 +291,8 @@ static void define_xl(const double *const *in, double *out, const void *context)
                        out);
 }
 
-static void attention_of_transformer_xl(void **state)
+static void check_xl(const shape *s)
 {
-    (void)state;
-    const shape *s = &relative;
     op_check(&(op_case){.name = "Transformer-XL's attention",
                         .inputs = 6,
                         .input = {{OP_COMPUTE, 4, {s->B, s->T, s->H, s->D}, 0},
@@ -257,16 +303,25 @@ static void attention_of_transformer_xl(void **state)
                                   {OP_PARAM, 2, {s->H, s->D}, 0}},
                         .build = build_xl,
                         .define = define_xl,
+                        .context = s,
                         .outputs = s->B * s->T * s->H * s->D,
                         .terms = 64,
-                        .roundings = 8});
+                        .roundings = 8,
+                        .draws = s->rate > 0});
+}
+
+static void attention_of_transformer_xl(void **state)
+{
+    (void)state;
+    check_xl(&relative);
+    check_xl(&relative_drops);
 }
 
 /* ---- Vars that share memory ---------------------------------------------- */
 
 /* x [B, T + 2, H, D]: the queries are its end, the first group's keys and
  * values both its beginning, the second group's keys all of it. */
-static const shape shared = {2, 4, 2, 2, 3};
+static const shape shared = {2, 4, 2, 2, 3, 0};
 
 static mn__var *build_shared(mn__tape *tape, mn__var *const *in, const void *context)
 {
@@ -315,13 +370,14 @@ static int64_t gathered_index[GB * GT * GH * GK]; /* one query sees nothing */
 
 static mn__var *build_gathered(mn__tape *tape, mn__var *const *in, const void *context)
 {
-    (void)context;
-    return mn__op_gathered_attention(tape, in[0], in[1], in[2], gathered_index, 0.5F, in[3]);
+    const double *rate = context;
+    return mn__op_gathered_attention(tape, in[0], in[1], in[2], gathered_index, 0.5F, in[3],
+                                     (float)*rate);
 }
 
 static void define_gathered(const double *const *in, double *out, const void *context)
 {
-    (void)context;
+    const double *rate = context;
     for (int n = 0; n < GB * GT * GH; n++, out += GD) {
         double total = 0;
         memset(out, 0, GD * sizeof *out);
@@ -331,6 +387,7 @@ static void define_gathered(const double *const *in, double *out, const void *co
                 x += in[0][n * GD + d] * in[1][(n * GK + k) * GD + d];
             double p = gathered_index[n * GK + k] < 0 ? 0 : exp(x * 0.5 * in[3][n % GH]);
             total += p;
+            p *= factor(*rate, (n / GT / GH * GH + n % GH) * GT + n / GH % GT, k);
             for (int d = 0; d < GD; d++)
                 out[d] += p * in[2][(n * GK + k) * GD + d];
         }
@@ -344,27 +401,84 @@ static void attention_of_gathered_keys(void **state)
     (void)state;
     for (int i = 0; i < GB * GT * GH * GK; i++)
         gathered_index[i] = i % 4 == 1 || i / GK == 7 ? -1 : i;
-    op_check(&(op_case){.name = "gathered attention",
-                        .inputs = 4,
-                        .input = {{OP_COMPUTE, 4, {GB, GT, GH, GD}, 0},
-                                  {OP_COMPUTE, 4, {GB * GT, GH, GK, GD}, 0},
-                                  {OP_FLOAT, 4, {GB * GT, GH, GK, GD}, 0},
-                                  {OP_PARAM, 1, {GH}, 0}},
-                        .build = build_gathered,
-                        .define = define_gathered,
-                        .outputs = GB * GT * GH * GD,
-                        .terms = 32,
-                        .roundings = 8});
+    static const double rates[] = {0, 0.35};
+    for (int i = 0; i < 2; i++)
+        op_check(&(op_case){.name = "gathered attention",
+                            .inputs = 4,
+                            .input = {{OP_COMPUTE, 4, {GB, GT, GH, GD}, 0},
+                                      {OP_COMPUTE, 4, {GB * GT, GH, GK, GD}, 0},
+                                      {OP_FLOAT, 4, {GB * GT, GH, GK, GD}, 0},
+                                      {OP_PARAM, 1, {GH}, 0}},
+                            .build = build_gathered,
+                            .define = define_gathered,
+                            .context = &rates[i],
+                            .outputs = GB * GT * GH * GD,
+                            .terms = 32,
+                            .roundings = 8,
+                            .draws = rates[i] > 0});
+}
+
+/* ---- When weights are dropped -------------------------------------------- */
+
+typedef struct drawing {
+    mn__device device;
+    mn__params params;
+    mn__tape tape;
+    float x[1 * 9 * 2 * 4];
+} drawing;
+
+static mn__var *attend_itself(drawing *d, float dropout)
+{
+    mn__var *x = mn__tape_input(&d->tape, mn__tensor_of(d->x, MN__F32, 4, (int64_t[]){1, 9, 2, 4}));
+    mn__attention_args args = {.queries = x, .scale = 1, .dropout = dropout, .groups = 1};
+    args.group[0] = (mn__keys){.keys = x, .values = x, .mask = MN__MASK_CAUSAL};
+    mn__var *out = mn__op_attention(&d->tape, &args);
+    assert_non_null(out);
+    return out;
+}
+
+static bool equal(const mn__var *a, const mn__var *b)
+{
+    return !memcmp(a->value.data, b->value.data, sizeof((drawing *)NULL)->x);
+}
+
+/* Only training drops, each call anew, and a call that drops nothing draws nothing: what
+ * comes after it stays as it was. */
+static void weights_are_dropped_in_training_alone(void **state)
+{
+    (void)state;
+    drawing d;
+    op_device_open(&d.device, MN__LEVEL_PLAIN);
+    mn__params_init(&d.params, &d.device, 1);
+    mn__tape_init(&d.tape, &d.params, MN__F32);
+    d.tape.random = (mn__random_key){.seed = 9, .step = 2};
+    mn__random_fill_normal((mn__random_key){.seed = 1}, 1, d.x, sizeof d.x / sizeof *d.x);
+    d.tape.training = true;
+    mn__var *all = attend_itself(&d, 0);
+    assert_int_equal(d.tape.random.operation, 0);
+    mn__var *first = attend_itself(&d, 0.5F), *second = attend_itself(&d, 0.5F);
+    assert_int_equal(d.tape.random.operation, 2);
+    assert_false(equal(first, all) || equal(second, all) || equal(first, second));
+    d.tape.random.operation = 0;
+    assert_true(equal(attend_itself(&d, 0.5F), first));
+    d.tape.training = false;
+    assert_true(equal(attend_itself(&d, 0.5F), all));
+    assert_int_equal(d.tape.random.operation, 1);
+    mn__tape_free(&d.tape);
+    mn__params_free(&d.params);
+    mn__device_close(&d.device);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_over_a_fused_projection),
+        cmocka_unit_test(attention_with_dropout),
         cmocka_unit_test(attention_over_two_groups),
         cmocka_unit_test(attention_of_transformer_xl),
         cmocka_unit_test(attention_of_vars_that_share_memory),
         cmocka_unit_test(attention_of_gathered_keys),
+        cmocka_unit_test(weights_are_dropped_in_training_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
  *   attention_tile.c      the products of tiles
  *   attention_pack.c      keys, values and position rows into panels
  *   attention_score.c     the scores of one tile: visibility, masks, position terms
+ *   attention_dropout.c   the factors that dropout gives to the weights of a tile
  *   attention_forward.c   the online softmax
  *   attention_few.c       the same for a few queries: nothing is packed
  *   attention_backward.c  gradients */
@@ -88,6 +89,7 @@ typedef struct packed_group {
     distance_rows shaw_values;
     float *by_distance; /* ALiBi, T5: [H][entries], in units of log 2, scales[h] included */
     int64_t entries;    /* of by_distance and the distance_rows */
+    int64_t unit;       /* dropout's units before this group */
 } packed_group;
 
 typedef struct mn__flash {
@@ -97,6 +99,7 @@ typedef struct mn__flash {
     int64_t panels; /* of `width` columns */
     int64_t tiles;  /* of queries: T / ROWS rounded up */
     int64_t size;   /* bytes of a packed element */
+    int64_t units;  /* dropout's, of a query */
     packed_group group[MN__GROUPS_MAX];
 } mn__flash;
 
@@ -166,6 +169,17 @@ int64_t MN__KERNEL(query_tile_keys)(const query_tile *tile, int64_t j0);
 /* The entry of column 0, see distance_rows. */
 int64_t MN__KERNEL(entry_of)(const query_tile *tile, int64_t j0);
 
+/* ---- Dropout ----------------------------------------------------------------------------- */
+
+static inline bool drops_weights(const mn__flash *flash)
+{
+    return flash->call->dropout.rate > 0;
+}
+
+/* Those of the weights of the tile's query i and the keys j0..j0 + KEYS - 1. */
+void MN__KERNEL(attention_factors)(const query_tile *tile, int64_t i, int64_t j0,
+                                   float factors[KEYS]);
+
 /* ---- Outputs ------------------------------------------------------------------------- */
 
 /* out[b, t, h] = from[D] * scale (0: whatever stands there), and its lse. */
@@ -174,7 +188,8 @@ void MN__KERNEL(attention_write)(const mn__attention_call *call, int64_t b, int6
 
 /* ---- A few queries ------------------------------------------------------------------- */
 
-/* Whether attention_few is the way: few queries, no masses, no Shaw's positions. */
+/* Whether attention_few is the way: few queries, no masses, no Shaw's positions, no
+ * dropout. */
 bool MN__KERNEL(attention_is_few)(const mn__attention_call *call);
 void MN__KERNEL(attention_few)(mn__queue *queue, const mn__attention_call *call);
 

@@ -5,6 +5,8 @@
  *     dK += dS^T (q + u) scale       dQ += dS K scale
  * and for the positions, with dS read at a skew as dZ[query, distance],
  *     dR += dZ^T (q + v) scale       dQ += dZ R scale.
+ * With dropout's factors F, which are drawn again, and O made with them,
+ *     dV += (P F)^T dO               dS = P (dP F - rowsum(dO O)).
  * Neighbouring tiles of keys share distances: their dZ is added up first, so that
  * each distance is multiplied once.
  *
@@ -219,22 +221,42 @@ static void put_pairs(thread_work *worker, const float *rows, int64_t stride, in
         }
 }
 
+static inline __attribute__((always_inline)) void differentiate_pair(thread_work *worker, int64_t i,
+                                                                     float factor, int64_t n,
+                                                                     const bool drop,
+                                                                     float (*factors)[KEYS])
+{
+    for (int64_t j = 0; j < n; j += LANES) {
+        vec p[2];
+        for (int64_t k = 0; k < 2; k++) {
+            float *d_row = worker->dscores + (i + k) * KEYS + j;
+            vec score = vec_load(worker->tile.scores + (i + k) * KEYS + j), d = vec_load(d_row);
+            p[k] = vec_exp2(score * factor - worker->lse[i + k], true);
+            if (drop)
+                d *= vec_load(factors[k] + j);
+            vec_store(d_row, p[k] * (d - worker->mean[i + k]));
+            if (drop)
+                p[k] *= vec_load(factors[k] + j);
+        }
+        int64_t panel = j / PANEL * PANEL;
+        pair(worker->p_pairs + panel * ROWS + i * PANEL + 2 * (j - panel), p[0], p[1]);
+    }
+}
+
 /* The first n scores of each row become P in p_pairs, their dP dS in place and in
  * d_pairs and d_rows. */
-static void differentiate_bf16(thread_work *worker, float factor, int64_t n)
+static void differentiate_bf16(thread_work *worker, float factor, int64_t j0, int64_t n)
 {
+    float factors[2][KEYS];
+    bool drop = drops_weights(worker->call->flash);
     for (int64_t i = 0; i < worker->tile.m; i += 2) {
-        for (int64_t j = 0; j < n; j += LANES) {
-            vec p[2];
-            for (int64_t k = 0; k < 2; k++) {
-                float *d_row = worker->dscores + (i + k) * KEYS + j;
-                vec score = vec_load(worker->tile.scores + (i + k) * KEYS + j);
-                p[k] = vec_exp2(score * factor - worker->lse[i + k], true);
-                vec_store(d_row, p[k] * (vec_load(d_row) - worker->mean[i + k]));
-            }
-            int64_t panel = j / PANEL * PANEL;
-            pair(worker->p_pairs + panel * ROWS + i * PANEL + 2 * (j - panel), p[0], p[1]);
+        if (!drop) {
+            differentiate_pair(worker, i, factor, n, false, NULL);
+            continue;
         }
+        MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors[0]);
+        MN__KERNEL(attention_factors)(&worker->tile, i + 1, j0, factors[1]);
+        differentiate_pair(worker, i, factor, n, true, factors);
     }
     put_pairs(worker, worker->dscores, KEYS, n);
 }
@@ -248,9 +270,9 @@ static void put_pairs(thread_work *worker, const float *rows, int64_t stride, in
     __builtin_unreachable();
 }
 
-static void differentiate_bf16(thread_work *worker, float factor, int64_t n)
+static void differentiate_bf16(thread_work *worker, float factor, int64_t j0, int64_t n)
 {
-    (void)worker, (void)factor, (void)n;
+    (void)worker, (void)factor, (void)j0, (void)n;
     __builtin_unreachable();
 }
 
@@ -328,17 +350,35 @@ static void dscores_of_values(thread_work *worker, int64_t j0)
                         flash->width * PANEL, tile->m, keys, flash->width, shaw->entries != 0});
 }
 
-/* scores become P, dscores dS. */
-static void differentiate_f32(thread_work *worker)
+static inline __attribute__((always_inline)) void
+differentiate_row(thread_work *worker, int64_t i, const bool drop, const float *factors)
 {
+    float *p_row = worker->tile.scores + i * KEYS, *d_row = worker->dscores + i * KEYS;
+    for (int j = 0; j < VECTORS; j++) {
+        vec p = vec_exp2(vec_load(p_row + j * LANES) - worker->lse[i], false);
+        vec d = vec_load(d_row + j * LANES);
+        if (drop)
+            d *= vec_load(factors + j * LANES);
+        d = p * (d - worker->mean[i]);
+        if (drop)
+            p *= vec_load(factors + j * LANES);
+        vec_store(p_row + j * LANES, p);
+        vec_store(d_row + j * LANES, d);
+    }
+}
+
+/* scores become P, dscores dS. */
+static void differentiate_f32(thread_work *worker, int64_t j0)
+{
+    float factors[KEYS];
+    bool drop = drops_weights(worker->call->flash);
     for (int64_t i = 0; i < worker->tile.m; i++) {
-        float *p_row = worker->tile.scores + i * KEYS, *d_row = worker->dscores + i * KEYS;
-        for (int j = 0; j < VECTORS; j++) {
-            vec p = vec_exp2(vec_load(p_row + j * LANES) - worker->lse[i], false);
-            vec d = p * (vec_load(d_row + j * LANES) - worker->mean[i]);
-            vec_store(p_row + j * LANES, p);
-            vec_store(d_row + j * LANES, d);
+        if (!drop) {
+            differentiate_row(worker, i, false, NULL);
+            continue;
         }
+        MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors);
+        differentiate_row(worker, i, true, factors);
     }
 }
 
@@ -357,10 +397,10 @@ static void differentiate(thread_work *worker, float factor, int64_t j0)
 {
     bool all = has_positions(worker) || has_biases(worker);
     if (worker->call->flash->bf16)
-        differentiate_bf16(worker, factor,
+        differentiate_bf16(worker, factor, j0,
                            all ? KEYS : MN__KERNEL(query_tile_keys)(&worker->tile, j0));
     else
-        differentiate_f32(worker);
+        differentiate_f32(worker, j0);
 }
 
 static void add_keys(const thread_work *worker, int64_t j0)

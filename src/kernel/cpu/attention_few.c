@@ -6,7 +6,7 @@
  * parts are then weighed by 2^(m - largest m) (Dao et al. 2023, "Flash-Decoding").
  * Parts do not depend on the threads, nor then does the result. Everything is float.
  *
- * Not here: Shaw's positions and masses. attention_forward.c has them. */
+ * Not here: Shaw's positions, masses and dropout. attention_forward.c has them. */
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
 
@@ -338,7 +338,7 @@ bool MN__KERNEL(attention_is_few)(const mn__attention_call *call)
 {
     /* From about five queries on bf16 tiles make up for their packing. */
     bool tiles = call->dtype == MN__BF16 && HAVE_BF16_TILES;
-    bool few = call->T <= (tiles ? FEW / 2 : FEW) && !call->group_mass;
+    bool few = call->T <= (tiles ? FEW / 2 : FEW) && !call->group_mass && call->dropout.rate == 0;
     for (int i = 0; i < call->groups; i++)
         few = few && !call->key_mass[i] && call->group[i].position != MN__POSITION_SHAW;
     return few;

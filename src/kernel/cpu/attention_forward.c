@@ -3,7 +3,8 @@
  *     p = 2^(score - reference),  sum += p,  out += p V.
  * The reference of a row is a score that it has met; it moves, and `sum` and
  * `out` shrink with it, only when a score exceeds it by more than 2^SLACK: that
- * is rare, and a comparison without a horizontal maximum finds it. */
+ * is rare, and a comparison without a horizontal maximum finds it.
+ * Dropout's factors come to p after it has been added to `sum`. */
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
 #include "kernel/cpu/chunk.h"
@@ -73,7 +74,9 @@ static inline void narrow(mn__bf16 *to, const vec p[2])
 }
 
 static inline __attribute__((always_inline)) void exponentiate_row(thread_work *worker, int64_t i,
-                                                                   float factor, const bool bf16)
+                                                                   float factor, const bool bf16,
+                                                                   const bool drop,
+                                                                   const float *factors)
 {
     float *row = worker->tile.scores + i * KEYS;
     vec largest = vec_load(row);
@@ -88,6 +91,10 @@ static inline __attribute__((always_inline)) void exponentiate_row(thread_work *
         p[0] = vec_exp2(vec_load(row + j) * factor - reference, bf16);
         p[1] = vec_exp2(vec_load(row + j + LANES) * factor - reference, bf16);
         sum += p[0] + p[1];
+        if (drop) {
+            p[0] *= vec_load(factors + j);
+            p[1] *= vec_load(factors + j + LANES);
+        }
         if (bf16) {
             narrow(worker->p + i * KEYS + j, p);
         } else {
@@ -103,9 +110,22 @@ static void exponentiate(thread_work *worker, float factor)
 {
     for (int64_t i = 0; i < worker->tile.n; i++)
         if (worker->tile.flash->bf16)
-            exponentiate_row(worker, i, factor, true);
+            exponentiate_row(worker, i, factor, true, false, NULL);
         else
-            exponentiate_row(worker, i, factor, false);
+            exponentiate_row(worker, i, factor, false, false, NULL);
+}
+
+/* The same, with dropout. */
+static void exponentiate_and_drop(thread_work *worker, float factor, int64_t j0)
+{
+    float factors[KEYS];
+    for (int64_t i = 0; i < worker->tile.n; i++) {
+        MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors);
+        if (worker->tile.flash->bf16)
+            exponentiate_row(worker, i, factor, true, true, factors);
+        else
+            exponentiate_row(worker, i, factor, false, true, factors);
+    }
 }
 
 /* ---- Products with values ----------------------------------------------------------------- */
@@ -229,7 +249,11 @@ static void attend(thread_work *worker, int64_t b, int64_t h, int64_t t0)
         int64_t first, end;
         MN__KERNEL(query_tile_group)(tile, i, &first, &end);
         for (int64_t j0 = first; j0 < end; j0 += KEYS) {
-            exponentiate(worker, MN__KERNEL(query_tile_scores)(tile, j0));
+            float factor = MN__KERNEL(query_tile_scores)(tile, j0);
+            if (drops_weights(flash))
+                exponentiate_and_drop(worker, factor, j0);
+            else
+                exponentiate(worker, factor);
             add_values(worker, j0);
             if (flash->group[i].shaw_values.entries)
                 add_shaw_values(worker, j0);

@@ -355,6 +355,10 @@ bool MN__KERNEL(attention_open)(mn__flash *flash, mn__queue *queue, const mn__at
     for (int i = 0; i < call->groups; i++)
         if (!open_group(flash, queue, i, backward))
             return false;
+    for (int i = 0; i < call->groups; i++) {
+        flash->group[i].unit = flash->units;
+        flash->units += mn__dropout_units(call->group[i].count);
+    }
     mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
     char *scratch =
         mn__queue_scratch(queue, omp_get_max_threads() * PANEL * flash->width * flash->size);
