@@ -13,10 +13,12 @@
 
 struct options {
     bool alibi;
+    double dropout;
 };
 
 static const mn__option option_table[] = {
     MN__BOOL(struct options, alibi, "false", "a penalty proportional to distance instead of RoPE"),
+    MN__FLOAT(struct options, dropout, "0", 0, 0.99, "of attention weights, while training"),
     MN__OPTIONS_END,
 };
 
@@ -145,6 +147,7 @@ static bool add_cache(mn__tape *tape, const mn__segment *segment, const mn__stat
 static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment *segment,
                         mn__var *x, const mn__state *state, mn__pending *pending)
 {
+    const struct options *options = layer->options;
     const struct own *own = layer->own;
     bool cached = state->slot[KEYS].value.size[1] > 0;
     int64_t longest = longest_read(tape, segment, state);
@@ -158,6 +161,7 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     }
     mn__attention_args args = {.queries = q, .scale = 1.0f / sqrtf((float)layer->D)};
     args.valid = segment->valid;
+    args.dropout = (float)options->dropout;
     if (longest > 0 && !add_cache(tape, segment, state, longest, own->slopes, &args))
         return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a segment's rows");
     args.group[args.groups++] =

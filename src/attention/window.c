@@ -15,6 +15,7 @@ struct options {
     int64_t window;
     bool strict, t5;
     int64_t buckets, far;
+    double dropout;
 };
 
 static const mn__option option_table[] = {
@@ -23,6 +24,7 @@ static const mn__option option_table[] = {
     MN__BOOL(struct options, t5, "false", "T5's relative bias instead of RoPE"),
     MN__INT(struct options, buckets, "32", 2, 4096, "buckets of distance of T5's bias"),
     MN__INT(struct options, far, "128", 2, 1e9, "the distance from which T5's last bucket holds"),
+    MN__FLOAT(struct options, dropout, "0", 0, 0.99, "of attention weights, while training"),
     MN__OPTIONS_END,
 };
 
@@ -124,8 +126,11 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     int64_t *first, need = cached_entries(tape, segment, state, &first);
     if (!first)
         return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a segment's rows");
-    mn__attention_args args = {
-        .queries = q, .scale = 1.0f / sqrtf((float)layer->D), .valid = segment->valid, .groups = 1};
+    mn__attention_args args = {.queries = q,
+                               .scale = 1.0f / sqrtf((float)layer->D),
+                               .valid = segment->valid,
+                               .dropout = (float)options->dropout,
+                               .groups = 1};
     args.group[0] = (mn__keys){
         .keys = extend(tape, &state->slot[KEYS], need, k),
         .values = extend(tape, &state->slot[VALUES], need, v),

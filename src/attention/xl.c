@@ -14,8 +14,7 @@
  * before its segment of N, and its segment so far: the grid is N. With
  * same_length a token sees itself and the M - 1 tokens before it, and the grid
  * is 1. A memory not yet filled is short, or with zero_memory a full one of
- * zeros that take part in the softmax, as in the authors' TPU code.
- * Not here: dropout of attention weights. */
+ * zeros that take part in the softmax, as in the authors' TPU code. */
 #include <math.h>
 #include <stdio.h>
 
@@ -25,6 +24,7 @@
 struct options {
     int64_t memory, segment, clamp;
     bool same_length, zero_memory, untie;
+    double dropout;
 };
 
 static const mn__option option_table[] = {
@@ -34,6 +34,7 @@ static const mn__option option_table[] = {
     MN__BOOL(struct options, same_length, "false", "every token sees exactly M tokens"),
     MN__BOOL(struct options, zero_memory, "false", "an empty memory is zeros, not absent"),
     MN__BOOL(struct options, untie, "false", "biases u and v for each layer"),
+    MN__FLOAT(struct options, dropout, "0", 0, 0.99, "of attention weights, while training"),
     MN__OPTIONS_END,
 };
 
@@ -220,8 +221,11 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     int64_t limit = need + segment->T - 1;
     if (limit > own->distances - 1)
         limit = own->distances - 1;
-    mn__attention_args args = {
-        .queries = q, .scale = 1.0f / sqrtf((float)layer->D), .valid = segment->valid, .groups = 1};
+    mn__attention_args args = {.queries = q,
+                               .scale = 1.0f / sqrtf((float)layer->D),
+                               .valid = segment->valid,
+                               .dropout = (float)options->dropout,
+                               .groups = 1};
     args.group[0] = (mn__keys){
         .keys = k,
         .values = v,

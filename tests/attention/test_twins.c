@@ -27,6 +27,7 @@ typedef struct definition {
     int64_t memory, grid, clamp; /* xl: what stands before the segment of `grid` */
     int64_t buckets, far;        /* T5's bias; 0: none */
     const char *first_options;   /* of another layer of the type, made before; NULL: none */
+    double dropout;              /* of weights; the type is trained then */
 } definition;
 
 static const definition twins[] = {
@@ -71,6 +72,17 @@ static const definition twins[] = {
      .xl = true,
      .memory = 20,
      .grid = SEGMENT},
+    {.type = "full", .options = "alibi: true, dropout: 0.3", .G = 4, .alibi = true, .dropout = 0.3},
+    {.type = "full", .options = "dropout: 0.5", .G = 2, .pre_norm = true, .dropout = 0.5},
+    {.type = "window", .options = "window: 7, dropout: 0.25", .G = 1, .window = 7, .dropout = 0.25},
+    {.type = "xl",
+     .options = "memory: 9, dropout: 0.2",
+     .G = 4,
+     .xl = true,
+     .pre_norm = true,
+     .memory = 9,
+     .grid = SEGMENT,
+     .dropout = 0.2},
 };
 
 /* ---- The twin -------------------------------------------------------------------------- */
@@ -171,6 +183,29 @@ static double score(const definition *twin, const mn__params *params, int64_t he
     return sum * scale + bias;
 }
 
+/* Dropout's factor for tokens i and j: where the weight stands among those of its call,
+ * one for each segment, says what is drawn; see kernel.h. Keys before the segment are a
+ * group of their own (full), or stand before its own in one. None are more than a unit. */
+static double factor(const definition *twin, int64_t i, int64_t j, int64_t head)
+{
+    if (twin->dropout == 0)
+        return 1;
+    int64_t start = i / SEGMENT * SEGMENT, before = start;
+    int64_t T = TOKENS - start < SEGMENT ? TOKENS - start : SEGMENT;
+    int64_t most = twin->xl ? twin->memory : twin->window - 1;
+    if ((twin->xl || twin->window) && before > most)
+        before = most;
+    bool own_group = !twin->xl && !twin->window && before > 0;
+    int64_t unit = (head * T + i - start) * (own_group ? 2 : 1) + (own_group && j >= start);
+    int64_t key = j - start + (own_group && j >= start ? 0 : before), half = key / 16;
+    uint32_t words[4];
+    mn__random_block((mn__random_key){.seed = 21, .step = (uint64_t)start},
+                     (uint64_t)(unit * 16 + key % 16), words);
+    double bits = half < 4 ? words[half] & 0xFFFF : words[half - 4] >> 16;
+    double below = round(65536 * twin->dropout);
+    return bits < below ? 0 : 65536 / (65536 - below);
+}
+
 /* One token's and head's output over every key that it sees. */
 static void attend(const definition *twin, const mn__attention *layer, const mn__params *params,
                    const vector *h, int64_t i, int64_t head, double *out)
@@ -192,7 +227,7 @@ static void attend(const definition *twin, const mn__attention *layer, const mn_
         double e = exp(scores[BEFORE + j] - most);
         project(&layer->key_value, (twin->G + group) * D, D, h[j], v);
         for (int64_t n = 0; n < D; n++)
-            out[n] += e * v[n];
+            out[n] += e * factor(twin, i, j, head) * v[n];
         weight += e;
     }
     for (int64_t n = 0; weight > 0 && n < D; n++)
@@ -292,6 +327,7 @@ static void open(fixture *f, const definition *twin)
     succeed(f->layer.type->create_state(&f->layer, &f->states, &f->states.layer[0], TOKENS, &error),
             &error);
     mn__tape_init(&f->tape, &f->params, MN__F32);
+    f->tape.training = twin->dropout > 0;
 }
 
 static void close(fixture *f)
@@ -318,6 +354,7 @@ static void run_type(fixture *f, const vector *x, float *y)
         }
         mn__segment segment = {.B = 1, .T = T, .position = &from, .positions = positions};
         mn__pending pending = {{0}};
+        f->tape.random = (mn__random_key){.seed = 21, .step = (uint64_t)from};
         mn__var *out = type->forward(
             &f->layer, &f->tape, &segment,
             mn__tape_constant(&f->tape, mn__tensor_of(in, MN__F32, 3, (int64_t[]){1, T, C})),
@@ -338,13 +375,14 @@ static void test_twins(void **state)
         vector x[TOKENS], expected[TOKENS];
         float got[TOKENS * C];
         open(&f, &twins[n]);
+        double bound = 2e-5 / (1 - twins[n].dropout);
         mn__random_key key = {.seed = 9};
         for (int64_t i = 0; i < TOKENS * C; i++)
             x[i / C][i % C] = (double)mn__random_normal(key, (uint64_t)i);
         run_twin(&twins[n], &f.layer, &f.params, (const vector *)x, expected);
         run_type(&f, (const vector *)x, got);
         for (int64_t i = 0; i < TOKENS * C; i++)
-            if (!(fabs((double)got[i] - expected[i / C][i % C]) <= 2e-5))
+            if (!(fabs((double)got[i] - expected[i / C][i % C]) <= bound))
                 fail_msg("%s {%s}: token %d is %g and should be %g", twins[n].type,
                          twins[n].options, (int)(i / C), (double)got[i], expected[i / C][i % C]);
         close(&f);

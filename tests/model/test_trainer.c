@@ -111,7 +111,8 @@ static void test_stop_and_resume_with_everything(void **state)
     resume_after_stop(*state, "documents",
                       OVERRIDES("data.style=documents", "data.shuffle=true", "train.accumulate=2",
                                 "train.update_every=2", "train.update_every_from=3",
-                                "train.unroll=2", "optimizer={type: adafactor, momentum: 0.9}"));
+                                "train.unroll=2", "optimizer={type: adafactor, momentum: 0.9}",
+                                "attention.dropout=0.2"));
 }
 
 /* A stop between two updates, where a validation is due. */
