@@ -46,7 +46,7 @@ typedef struct mn__pending {
 
 typedef struct mn__attention_type mn__attention_type;
 
-/* One layer of a model. */
+/* One attention of a model. */
 typedef struct mn__attention {
     const mn__attention_type *type;
     void *options;      /* the type's own, read from the recipe */
@@ -54,12 +54,12 @@ typedef struct mn__attention {
     int64_t segment;    /* tokens of a training segment */
     bool bias;          /* projections have one */
     bool pre_norm;      /* the type normalises its input (and what it remembers) */
-    mn__norm norm;      /* its norm; else the block normalises the sum */
+    mn__norm norm;      /* its sublayer's; else the block normalises the sum */
     float dropout;
     float deviation;      /* of initial weights */
     const mn__rope *rope; /* of types that take rotary positions, or NULL */
-    /* The model's first layer of the same type, which holds what its layers
-     * share; itself for that one. */
+    /* The model's first attention of the same type, which holds what they share;
+     * itself for that one. */
     const struct mn__attention *first;
     mn__linear query, key_value; /* [H D, C]; [2 G D, C]: keys, then values */
     mn__linear out;              /* [C, H D] */

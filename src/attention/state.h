@@ -1,4 +1,4 @@
-/* State: what the attention layers of a batch of streams carry from segment to
+/* State: what the attentions of a batch of streams carry from segment to
  * segment. It is a list of slots, tensors whose first dimension is the row (one
  * document's stream) and whose elements are stored, and of counters per row.
  * Being plain data, it is reset, copied, saved and loaded here, once for all
@@ -19,14 +19,14 @@ typedef struct mn__slot {
     mn__param *initial; /* what a row holds at a document's start; NULL: zeros */
 } mn__slot;
 
-/* One layer's. */
+/* One attention's. */
 typedef struct mn__state {
     int slots, counters;
     mn__slot slot[MN__SLOTS_MAX];
     int64_t *counter[MN__COUNTERS_MAX]; /* [rows] each; 0 at a document's start */
 } mn__state;
 
-/* All layers', for `rows` streams. */
+/* All attentions' of a model, in the stack's order, for `rows` streams. */
 typedef struct mn__states {
     mn__device *device;
     mn__arena nodes;

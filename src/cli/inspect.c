@@ -152,6 +152,34 @@ static mn_status inspect_gguf(const char *path, bool json, mn_error *error)
 
 /* ---- Runs ------------------------------------------------------------------------ */
 
+/* Every layer's sublayers, as in a recipe. */
+static json_t *block_rows(const mn__decoder *decoder)
+{
+    json_t *rows = json_array();
+    for (int64_t i = 0; i < mn__decoder_options_of(decoder)->depth; i++) {
+        mn__string text = {0};
+        mn__decoder_put_block(decoder, i, &text);
+        json_array_append_new(rows, json_string(text.text ? text.text : ""));
+        mn__string_free(&text);
+    }
+    return rows;
+}
+
+/* "layers 0 to 5: [xl, feed_forward]", a line for those that are alike. */
+static void put_blocks(mn__string *out, const json_t *rows)
+{
+    size_t count = json_array_size(rows);
+    for (size_t i = 0, next; i < count; i = next) {
+        const json_t *row = json_array_get(rows, i);
+        for (next = i + 1; next < count && json_equal(json_array_get(rows, next), row); next++)
+            ;
+        mn__string_printf(out, "\nlayer%s %zu", next > i + 1 ? "s" : "", i);
+        if (next > i + 1)
+            mn__string_printf(out, " to %zu", next - 1);
+        mn__string_printf(out, ": %s", json_string_value(row));
+    }
+}
+
 static mn_status inspect_run(const char *path, bool json, mn_error *error)
 {
     static const mn__run_use as_trained = {0};
@@ -167,16 +195,18 @@ static mn_status inspect_run(const char *path, bool json, mn_error *error)
                               tensor_row(run->params.items[i]->name, mn__dtype_name(value->dtype),
                                          value->rank, value->size, mn__tensor_bytes(value)));
     }
+    json_t *blocks = block_rows(run->decoder);
     json_t *root =
-        json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:s, s:I, s:o}", "kind", "run", "folder", path,
-                  "weights", run->weights_file, "step", (json_int_t)run->step, "fingerprint",
+        json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:s, s:I, s:o, s:o}", "kind", "run", "folder",
+                  path, "weights", run->weights_file, "step", (json_int_t)run->step, "fingerprint",
                   run->fingerprint, "parameters", (json_int_t)mn__params_elements(&run->params),
                   "tokenizer", run->tokenizer->type->name, "vocabulary",
-                  (json_int_t)run->tokenizer->vocab, "tensors", tensors);
+                  (json_int_t)run->tokenizer->vocab, "blocks", blocks, "tensors", tensors);
     mn__string title = {0};
     mn__string_printf(&title, "%s: a run, %s of step %lld, %s\ntokenizer %s, %lld ids", path,
                       run->weights_file, (long long)run->step, run->fingerprint,
                       run->tokenizer->type->name, (long long)run->tokenizer->vocab);
+    put_blocks(&title, blocks);
     status = print_tensors(root, title.text ? title.text : path, json, error);
     mn__string_free(&title);
     mn__opened_close(&opened);

@@ -24,17 +24,18 @@ static const mn__option *const tables[] = {own, NULL};
 json_t *mn__plan_json(const mn__plan *plan)
 {
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, "
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, "
         "s:f}",
-        "parameters", (json_int_t)plan->parameters, "weights_bytes", (json_int_t)plan->weights,
-        "gradients_bytes", (json_int_t)plan->gradients, "bf16_copies_bytes",
-        (json_int_t)plan->copies, "moments_bytes", (json_int_t)plan->moments, "states_bytes",
-        (json_int_t)plan->states, "activations_bytes", (json_int_t)plan->activations, "total_bytes",
-        (json_int_t)plan->total, "available_bytes", (json_int_t)plan->available, "state_row_bytes",
-        (json_int_t)plan->state_row, "state_bytes_per_thousand_tokens",
-        (json_int_t)plan->state_per_thousand, "tokens_per_step", (json_int_t)plan->tokens,
-        "matrix_flops_per_step", plan->products, "attention_flops_per_step", plan->attention,
-        "peak_flops_per_second", plan->peak, "seconds_per_step_at_peak", plan->seconds);
+        "parameters", (json_int_t)plan->parameters, "attention_sublayers",
+        (json_int_t)plan->attentions, "weights_bytes", (json_int_t)plan->weights, "gradients_bytes",
+        (json_int_t)plan->gradients, "bf16_copies_bytes", (json_int_t)plan->copies, "moments_bytes",
+        (json_int_t)plan->moments, "states_bytes", (json_int_t)plan->states, "activations_bytes",
+        (json_int_t)plan->activations, "total_bytes", (json_int_t)plan->total, "available_bytes",
+        (json_int_t)plan->available, "state_row_bytes", (json_int_t)plan->state_row,
+        "state_bytes_per_thousand_tokens", (json_int_t)plan->state_per_thousand, "tokens_per_step",
+        (json_int_t)plan->tokens, "matrix_flops_per_step", plan->products,
+        "attention_flops_per_step", plan->attention, "peak_flops_per_second", plan->peak,
+        "seconds_per_step_at_peak", plan->seconds);
 }
 
 static mn_status print(const char *path, const mn__plan *plan, int64_t steps, mn_error *error)
@@ -42,10 +43,11 @@ static mn_status print(const char *path, const mn__plan *plan, int64_t steps, mn
     static const mn__column columns[] = {{"name", "what", 0}, {"value", "needed", 4}, {0}};
     const double MIB = 1 << 20;
     json_t *rows = json_pack(
-        "[{s:s,s:I},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},"
-        "{s:s,s:f},{s:s,s:I},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f}]",
-        "name", "parameters", "value", (json_int_t)plan->parameters, "name", "weights, MiB",
-        "value", (double)plan->weights / MIB, "name", "their gradients, MiB", "value",
+        "[{s:s,s:I},{s:s,s:I},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f},"
+        "{s:s,s:f},{s:s,s:f},{s:s,s:I},{s:s,s:f},{s:s,s:f},{s:s,s:f},{s:s,s:f}]",
+        "name", "parameters", "value", (json_int_t)plan->parameters, "name", "attention sublayers",
+        "value", (json_int_t)plan->attentions, "name", "weights, MiB", "value",
+        (double)plan->weights / MIB, "name", "their gradients, MiB", "value",
         (double)plan->gradients / MIB, "name", "bf16 copies, MiB", "value",
         (double)plan->copies / MIB, "name", "optimiser's moments, MiB", "value",
         (double)plan->moments / MIB, "name", "attention state, all rows, MiB", "value",

@@ -1,11 +1,8 @@
-/* Making a decoder from a recipe: options, the attention type of each layer,
- * parameters in a fixed order. */
+/* Making a decoder from a recipe: options, embedding and head. Its blocks are made
+ * in blocks.c. */
 #include "model/build.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/memory.h"
 #include "nn/create.h"
@@ -42,14 +39,15 @@ const mn__option mn__decoder_option_table[] = {
 };
 #undef TABLE
 
+const char *const mn__decoder_lists[] = {"block", "layers", NULL};
+
 /* ---- Options ------------------------------------------------------------------------ */
 
 static mn_status read_options(mn__decoder *decoder, const mn__yaml_node *model, mn_error *error)
 {
-    static const char *const also[] = {"layers", NULL};
     mn__decoder_options *options = &decoder->options;
-    mn_status status =
-        mn__options_read(mn__decoder_option_table, model, also, options, &decoder->arena, error);
+    mn_status status = mn__options_read(mn__decoder_option_table, model, mn__decoder_lists, options,
+                                        &decoder->arena, error);
     if (status != MN_OK)
         return status;
     if (!options->head_width && options->width % options->heads)
@@ -72,54 +70,6 @@ static mn_status read_options(mn__decoder *decoder, const mn__yaml_node *model, 
         options->hidden = 4 * options->width;
     decoder->pre_norm = options->norm_place == 0;
     decoder->has_final_norm = decoder->pre_norm && options->final_norm;
-    return MN_OK;
-}
-
-static mn_status read_attention(mn__decoder *decoder, mn__attention *attention,
-                                const mn__yaml_node *mapping, mn_error *error)
-{
-    static const char *const also[] = {"type", "layers", NULL};
-    const mn__yaml_node *type = mn__yaml_get(mapping, "type");
-    const char *name = type ? type->text : "full";
-    attention->type = mn__attention_find(name ? name : "");
-    if (!attention->type) {
-        char names[256] = "";
-        for (const mn__attention_type *const *each = mn__attention_types; *each; each++)
-            snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s",
-                     names[0] ? ", " : "the types are ", (*each)->name);
-        return mn__yaml_fail(type, names, error, "no attention type `%s`", name ? name : "");
-    }
-    attention->options = mn__arena_calloc(&decoder->arena, 1, attention->type->options_bytes);
-    if (!attention->options)
-        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for options");
-    return mn__options_read(attention->type->options, mapping, also, attention->options,
-                            &decoder->arena, error);
-}
-
-/* The item of model.layers that names this layer, or the default. */
-static mn_status mapping_of(const mn__decoder *decoder, const mn__yaml_node *layers,
-                            const mn__yaml_node *fallback, int64_t layer,
-                            const mn__yaml_node **mapping, mn_error *error)
-{
-    *mapping = fallback;
-    for (int64_t i = 0; layers && i < layers->count; i++) {
-        const mn__yaml_node *item = layers->items[i];
-        const mn__yaml_node *numbers = mn__yaml_get(item, "layers");
-        if (item->kind != MN__YAML_MAPPING || !numbers || numbers->kind != MN__YAML_SEQUENCE)
-            return mn__yaml_fail(item, "for example {layers: [0, 1], type: full}", error,
-                                 "an item of model.layers needs a list `layers`");
-        for (int64_t k = 0; k < numbers->count; k++) {
-            char *end = NULL;
-            const char *text = numbers->items[k]->text ? numbers->items[k]->text : "";
-            long long number = strtoll(text, &end, 10);
-            if (!*text || *end || number < 0 || number >= decoder->options.depth)
-                return mn__yaml_fail(numbers->items[k], "count layers from 0", error,
-                                     "`%s` is none of the %lld layers", text,
-                                     (long long)decoder->options.depth);
-            if (number == layer)
-                *mapping = item;
-        }
-    }
     return MN_OK;
 }
 
@@ -152,77 +102,6 @@ static mn_status create_embedding(mn__decoder *decoder, mn_error *error)
     return status;
 }
 
-static mn_status create_norm(mn__decoder *decoder, mn__norm *norm, const char *prefix,
-                             mn_error *error)
-{
-    const mn__decoder_options *options = &decoder->options;
-    mn__norm_kind kind = options->norm == 0 ? MN__NORM_LAYER : MN__NORM_RMS;
-    return mn__norm_create(norm, decoder->params, prefix, kind, options->width,
-                           (float)options->norm_epsilon, error);
-}
-
-static const mn__attention *first_of_type(const mn__decoder *decoder, int64_t layer)
-{
-    for (int64_t i = 0; i < layer; i++)
-        if (decoder->layer[i].attention.type == decoder->layer[layer].attention.type)
-            return &decoder->layer[i].attention;
-    return &decoder->layer[layer].attention;
-}
-
-static mn_status create_attention(mn__decoder *decoder, int64_t i, const mn__yaml_node *mapping,
-                                  mn_error *error)
-{
-    const mn__decoder_options *options = &decoder->options;
-    mn__attention *attention = &decoder->layer[i].attention;
-    *attention = (mn__attention){.C = options->width,
-                                 .H = options->heads,
-                                 .G = options->kv_heads,
-                                 .D = options->head_width,
-                                 .segment = decoder->segment,
-                                 .bias = options->attention_bias,
-                                 .pre_norm = decoder->pre_norm,
-                                 .dropout = (float)options->dropout,
-                                 .deviation = (float)options->initial_deviation,
-                                 .rope = options->positions == 2 ? &decoder->rope : NULL};
-    char name[64];
-    mn_status status = read_attention(decoder, attention, mapping, error);
-    if (status != MN_OK)
-        return status;
-    attention->first = first_of_type(decoder, i);
-    if (attention->type->auxiliary && options->recompute)
-        return mn__fail(error, MN_ERROR_OPTION, "set model.recompute: false",
-                        "a block that adds the loss `%s` cannot be run again in backward",
-                        attention->type->auxiliary);
-    status = attention->type->check(attention, error);
-    if (status != MN_OK)
-        return status;
-    snprintf(name, sizeof name, "layers.%lld.attention.norm", (long long)i);
-    status = create_norm(decoder, &attention->norm, name, error);
-    if (status != MN_OK)
-        return status;
-    snprintf(name, sizeof name, "layers.%lld.attention", (long long)i);
-    return attention->type->create(attention, decoder->params, name, error);
-}
-
-static mn_status create_feed_forward(mn__decoder *decoder, int64_t i, mn_error *error)
-{
-    static const mn__activation activations[] = {MN__RELU, MN__RELU2, MN__GELU, MN__GELU_TANH,
-                                                 MN__SILU};
-    const mn__decoder_options *options = &decoder->options;
-    struct mn__layer *layer = &decoder->layer[i];
-    char name[64];
-    snprintf(name, sizeof name, "layers.%lld.feed_forward.norm", (long long)i);
-    mn_status status = create_norm(decoder, &layer->norm, name, error);
-    if (status != MN_OK)
-        return status;
-    snprintf(name, sizeof name, "layers.%lld.feed_forward", (long long)i);
-    layer->feed_forward.dropout = (float)options->hidden_dropout;
-    return mn__feed_forward_create(&layer->feed_forward, decoder->params, name, options->width,
-                                   options->hidden, activations[options->activation],
-                                   options->gated, options->bias, (float)options->initial_deviation,
-                                   error);
-}
-
 static mn_status create_head(mn__decoder *decoder, mn_error *error)
 {
     const mn__decoder_options *options = &decoder->options;
@@ -243,23 +122,10 @@ static mn_status build(mn__decoder *decoder, const mn__yaml_node *model,
     mn_status status = read_options(decoder, model, error);
     if (status == MN_OK)
         status = create_embedding(decoder, error);
-    if (status != MN_OK)
-        return status;
-    int64_t depth = decoder->options.depth;
-    decoder->layer = mn__arena_calloc(&decoder->arena, depth, sizeof *decoder->layer);
-    if (!decoder->layer)
-        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for %lld layers",
-                        (long long)depth);
-    const mn__yaml_node *layers = mn__yaml_get(model, "layers"), *mapping;
-    for (int64_t i = 0; i < depth && status == MN_OK; i++) {
-        status = mapping_of(decoder, layers, attention, i, &mapping, error);
-        if (status == MN_OK)
-            status = create_attention(decoder, i, mapping, error);
-        if (status == MN_OK)
-            status = create_feed_forward(decoder, i, error);
-    }
+    if (status == MN_OK)
+        status = mn__blocks_create(decoder, model, attention, error);
     if (status == MN_OK && decoder->has_final_norm)
-        status = create_norm(decoder, &decoder->final_norm, "final_norm", error);
+        status = mn__decoder_create_norm(decoder, &decoder->final_norm, "final_norm", error);
     return status == MN_OK ? create_head(decoder, error) : status;
 }
 

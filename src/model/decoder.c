@@ -1,15 +1,15 @@
-/* The decoder: x = embed(ids); x = block(x) for each block; hidden = norm(x).
+/* The decoder: x = embed(ids); x = block(x) for each block; hidden = norm(x). A
+ * block is a list of sublayers, of which several in a row may be parallel:
  *
- *   pre-norm:   x = x + drop(f(norm(x)))
- *   post-norm:  x = norm(x + drop(f(x)))
+ *   pre-norm:   x = x + drop(f(norm(x))) + drop(g(norm(x))) + ...
+ *   post-norm:  x = norm(x + drop(f(x)) + drop(g(x)) + ...)
  *
- * for f = attention, then feed-forward. The residual stream is F32. Building
- * one from a recipe is in build.c. */
+ * with one norm for all of them; a sublayer for itself is f alone. The residual
+ * stream is F32. Building one from a recipe is in build.c and blocks.c. */
 #include "model/decoder.h"
 
 #include <assert.h>
 #include <math.h>
-#include <string.h>
 
 #include "model/build.h"
 
@@ -25,14 +25,25 @@ int64_t mn__decoder_vocabulary(const mn__decoder *decoder)
     return decoder->vocabulary;
 }
 
-int64_t mn__decoder_layers(const mn__decoder *decoder)
+int64_t mn__decoder_attentions(const mn__decoder *decoder)
 {
-    return decoder->options.depth;
+    return decoder->attentions;
 }
 
-const mn__attention *mn__decoder_attention(const mn__decoder *decoder, int64_t layer)
+void mn__decoder_put_block(const mn__decoder *decoder, int64_t layer, mn__string *out)
 {
-    return &decoder->layer[layer].attention;
+    const struct mn__block *block = &decoder->block[layer];
+    mn__string_puts(out, "[");
+    for (int64_t i = 0; i < block->count; i++) {
+        const struct mn__sublayer *own = &block->sublayer[i];
+        bool more = i + 1 < block->count && own[1].joins;
+        mn__string_puts(out, i ? ", " : "");
+        mn__string_puts(out, more && !own->joins ? "[" : "");
+        mn__string_puts(out,
+                        own->attending ? own->attending->attention.type->name : "feed_forward");
+        mn__string_puts(out, own->joins && !more ? "]" : "");
+    }
+    mn__string_puts(out, "]");
 }
 
 static int64_t divisor(int64_t a, int64_t b)
@@ -43,9 +54,8 @@ static int64_t divisor(int64_t a, int64_t b)
 int64_t mn__decoder_grid(const mn__decoder *decoder)
 {
     int64_t grid = 1;
-    for (int64_t i = 0; i < decoder->options.depth; i++) {
-        const mn__attention *attention = &decoder->layer[i].attention;
-        int64_t own = attention->type->grid(attention);
+    for (struct mn__attending *each = decoder->attending; each; each = each->next) {
+        int64_t own = each->attention.type->grid(&each->attention);
         grid = grid / divisor(grid, own) * own;
     }
     return grid;
@@ -54,11 +64,9 @@ int64_t mn__decoder_grid(const mn__decoder *decoder)
 int mn__decoder_gradient_segments(const mn__decoder *decoder)
 {
     int most = 1;
-    for (int64_t i = 0; i < decoder->options.depth; i++) {
-        const mn__attention *attention = &decoder->layer[i].attention;
-        if (!attention->type->gradient_segments)
-            continue;
-        int own = attention->type->gradient_segments(attention);
+    for (struct mn__attending *each = decoder->attending; each; each = each->next) {
+        const mn__attention_type *type = each->attention.type;
+        int own = type->gradient_segments ? type->gradient_segments(&each->attention) : 1;
         most = own > most ? own : most;
     }
     return most;
@@ -66,9 +74,9 @@ int mn__decoder_gradient_segments(const mn__decoder *decoder)
 
 bool mn__decoder_looks_ahead(const mn__decoder *decoder)
 {
-    for (int64_t i = 0; i < decoder->options.depth; i++) {
-        const mn__attention *attention = &decoder->layer[i].attention;
-        if (attention->type->looks_ahead && attention->type->looks_ahead(attention))
+    for (struct mn__attending *each = decoder->attending; each; each = each->next) {
+        const mn__attention_type *type = each->attention.type;
+        if (type->looks_ahead && type->looks_ahead(&each->attention))
             return true;
     }
     return false;
@@ -90,13 +98,12 @@ double mn__decoder_flops_per_token(const mn__decoder *decoder)
 mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states, int64_t rows,
                                   int64_t capacity, mn__dtype compute, mn_error *error)
 {
-    mn_status status = mn__states_open(states, decoder->params->device, compute, rows,
-                                       decoder->options.depth, error);
-    for (int64_t i = 0; i < decoder->options.depth && status == MN_OK; i++) {
-        const mn__attention *attention = &decoder->layer[i].attention;
-        status =
-            attention->type->create_state(attention, states, &states->layer[i], capacity, error);
-    }
+    mn_status status =
+        mn__states_open(states, decoder->params->device, compute, rows, decoder->attentions, error);
+    for (struct mn__attending *each = decoder->attending; each; each = each->next)
+        if (status == MN_OK)
+            status = each->attention.type->create_state(
+                &each->attention, states, &states->layer[each->number], capacity, error);
     if (status != MN_OK)
         mn__states_close(states);
     return status;
@@ -107,38 +114,44 @@ mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states
 /* One block's run: what recompute hands back to it. */
 struct block_run {
     mn__decoder *decoder;
-    struct mn__layer *layer;
+    const struct mn__block *block;
     mn__segment *segment;
-    const mn__state *state;
-    mn__pending *pending;
+    const mn__states *states;
+    bool again; /* in backward: what is to be remembered is so already */
 };
 
-static mn__var *add_sublayer(const mn__decoder *decoder, mn__tape *tape, const mn__norm *norm,
-                             mn__var *x, mn__var *y)
+/* y = f(norm(x)), or f(x) where the norm comes after the sum. */
+static mn__var *sublayer(const struct block_run *run, mn__tape *tape,
+                         const struct mn__sublayer *own, mn__var *x)
 {
-    y = mn__op_dropout(tape, y, (float)decoder->options.dropout);
-    x = mn__op_add(tape, x, y);
-    return decoder->pre_norm ? x : mn__norm_forward(norm, tape, x, MN__F32);
+    struct mn__attending *attending = own->attending;
+    if (attending)
+        return attending->attention.type->forward(
+            &attending->attention, tape, run->segment, x, &run->states->layer[attending->number],
+            run->again ? &run->decoder->recomputed : &attending->pending);
+    mn__var *h = run->decoder->pre_norm ? mn__norm_forward(&own->norm, tape, x, tape->compute)
+                                        : mn__op_cast(tape, x, tape->compute);
+    return mn__feed_forward_forward(&own->feed_forward, tape, h);
 }
 
 static mn__var *block(mn__tape *tape, void *user, mn__var *x)
 {
-    struct block_run *run = user;
-    struct mn__layer *layer = run->layer;
-    const mn__attention *attention = &layer->attention;
-    mn__tape_mark mark = mn__tape_mark_now(tape);
-    mn__var *y =
-        attention->type->forward(attention, tape, run->segment, x, run->state, run->pending);
-    x = add_sublayer(run->decoder, tape, &attention->norm, x, y);
-    x = mn__tape_release_except(tape, mark, x);
-    if (!x)
-        return NULL;
-    mark = mn__tape_mark_now(tape);
-    mn__var *h = run->decoder->pre_norm ? mn__norm_forward(&layer->norm, tape, x, tape->compute)
-                                        : mn__op_cast(tape, x, tape->compute);
-    y = mn__feed_forward_forward(&layer->feed_forward, tape, h);
-    x = add_sublayer(run->decoder, tape, &layer->norm, x, y);
-    return mn__tape_release_except(tape, mark, x);
+    const struct block_run *run = user;
+    const struct mn__sublayer *own = run->block->sublayer, *end = own + run->block->count;
+    while (own < end && x) {
+        const mn__norm *norm = &own->norm;
+        mn__var *sum = x;
+        mn__tape_mark mark = mn__tape_mark_now(tape);
+        do {
+            mn__var *y = sublayer(run, tape, own, x);
+            y = mn__op_dropout(tape, y, (float)run->decoder->options.dropout);
+            sum = mn__op_add(tape, sum, y);
+        } while (++own < end && own->joins);
+        if (!run->decoder->pre_norm)
+            sum = mn__norm_forward(norm, tape, sum, MN__F32);
+        x = mn__tape_release_except(tape, mark, sum);
+    }
+    return x;
 }
 
 static mn__var *run_block(mn__decoder *decoder, mn__tape *tape, mn__segment *segment, mn__var *x,
@@ -147,12 +160,11 @@ static mn__var *run_block(mn__decoder *decoder, mn__tape *tape, mn__segment *seg
     struct block_run *run = mn__arena_calloc(&tape->nodes, 1, sizeof *run);
     if (!run)
         return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for a block");
-    struct mn__layer *layer = &decoder->layer[i];
-    *run = (struct block_run){decoder, layer, segment, &states->layer[i], &layer->pending};
+    *run = (struct block_run){decoder, &decoder->block[i], segment, states, false};
     if (!decoder->options.recompute)
         return block(tape, run, x);
     x = mn__tape_recompute(tape, block, run, x);
-    run->pending = &decoder->recomputed; /* in backward: remembered already */
+    run->again = true;
     return x;
 }
 
@@ -206,17 +218,15 @@ static void check_grid(const mn__decoder *decoder, const mn__segment *segment)
     (void)grid;
 }
 
-/* Where several layers export, the last one's is seen, as in the code of
+/* Where several attentions export, the last one's is seen, as in the code of
  * Hutchins et al. 2022. */
 static void export_states(const mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
                           const mn__states *states)
 {
-    for (int64_t i = 0; i < decoder->options.depth; i++) {
-        const mn__attention *attention = &decoder->layer[i].attention;
-        if (attention->type->exports)
-            attention->type->exports(attention, tape, segment, &states->layer[i],
-                                     segment->exported);
-    }
+    for (struct mn__attending *each = decoder->attending; each; each = each->next)
+        if (each->attention.type->exports)
+            each->attention.type->exports(&each->attention, tape, segment,
+                                          &states->layer[each->number], segment->exported);
 }
 
 static mn__var *run_stack(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
@@ -261,11 +271,10 @@ mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *
 void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment *segment,
                         mn__states *states, bool live)
 {
-    for (int64_t i = 0; i < decoder->options.depth; i++) {
-        struct mn__layer *layer = &decoder->layer[i];
-        const mn__attention *attention = &layer->attention;
-        attention->type->commit(attention, tape, segment, &states->layer[i], &layer->pending, live);
-        memset(&layer->pending, 0, sizeof layer->pending);
+    for (struct mn__attending *each = decoder->attending; each; each = each->next) {
+        each->attention.type->commit(&each->attention, tape, segment, &states->layer[each->number],
+                                     &each->pending, live);
+        each->pending = (mn__pending){0};
     }
     if (!live)
         mn__states_cut(states);
@@ -277,11 +286,9 @@ mn_status mn__decoder_update(mn__decoder *decoder, mn__tape *tape, mn_error *err
 {
     mn__tape_reset(tape);
     tape->recording = tape->training = false;
-    for (int64_t i = 0; i < decoder->options.depth; i++) {
-        const mn__attention *attention = &decoder->layer[i].attention;
-        if (attention->type->update)
-            attention->type->update(attention, tape);
-    }
+    for (struct mn__attending *each = decoder->attending; each; each = each->next)
+        if (each->attention.type->update)
+            each->attention.type->update(&each->attention, tape);
     return mn__tape_status(tape, error);
 }
 

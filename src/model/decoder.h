@@ -1,5 +1,19 @@
 /* The decoder: embedding, blocks of sublayers (each owning its norm), final
- * norm and head; the same code for training, reading and generation. */
+ * norm and head; the same code for training, reading and generation.
+ *
+ * A block is a list of sublayers, `block` in the recipe's `model:` section:
+ *
+ *   [attention, feed_forward]           one after the other: the default
+ *   [[attention, feed_forward]]         a parallel form (GPT-J, PaLM): both read one
+ *                                       norm of x, and x is added to their sum
+ *   [attention, attention]              two attentions, each with its own state
+ *   [{type: window, window: 64}, ...]   an attention of that type and these options
+ *
+ * `attention` is what the recipe's `attention:` section says. Single layers are
+ * overridden by `layers`, a list in which the last item that names a layer wins:
+ *
+ *   {layers: [0, 3], type: full, ...}   what `attention` is there
+ *   {layers: [1], block: [...]}         its sublayers */
 #ifndef MN__MODEL_DECODER_H
 #define MN__MODEL_DECODER_H
 
@@ -25,14 +39,16 @@ typedef struct mn__decoder_options {
     bool recompute; /* blocks are run again in backward */
 } mn__decoder_options;
 extern const mn__option mn__decoder_option_table[];
+/* The section's keys that hold lists instead: "block", "layers"; NULL-ended. */
+extern const char *const mn__decoder_lists[];
 
 typedef struct mn__decoder mn__decoder;
 
-/* Builds a decoder from a recipe's mappings: `model` (the table above, and
- * `layers`, an optional sequence that overrides the attention of single layers:
- * {layers: [0, 3], type: full, ...}), and `attention` ({type: xl, ...the type's
- * options}). segment: tokens of a training segment. Parameters are drawn from
- * `seed` into params, in a fixed order. */
+/* Builds a decoder from a recipe's mappings: `model` (the table and the lists
+ * above; NULL: all defaults) and `attention` ({type: xl, ...the type's options}).
+ * segment: tokens of a training segment. Parameters are drawn from params' seed, in
+ * a fixed order, and named "layers.0.attention.query.weight"; the second attention
+ * of a layer is its attention2. The norm of a parallel form is its first sublayer's. */
 mn_status mn__decoder_new(mn__decoder **decoder, mn__params *params, const mn__yaml_node *model,
                           const mn__yaml_node *attention, int64_t vocabulary, int64_t segment,
                           mn_error *error);
@@ -40,13 +56,15 @@ void mn__decoder_free(mn__decoder *decoder);
 
 const mn__decoder_options *mn__decoder_options_of(const mn__decoder *decoder);
 int64_t mn__decoder_vocabulary(const mn__decoder *decoder);
-/* The least common multiple of the layers' grids. */
+/* A layer's sublayers as in a recipe: "[xl, feed_forward]". */
+void mn__decoder_put_block(const mn__decoder *decoder, int64_t layer, mn__string *out);
+/* Attention sublayers of all layers; each has a state. */
+int64_t mn__decoder_attentions(const mn__decoder *decoder);
+/* The least common multiple of the attentions' grids. */
 int64_t mn__decoder_grid(const mn__decoder *decoder);
-int64_t mn__decoder_layers(const mn__decoder *decoder);
-const mn__attention *mn__decoder_attention(const mn__decoder *decoder, int64_t layer);
-/* The most segments over which a parameter of a layer gets its gradient. */
+/* The most segments over which a parameter gets its gradient. */
 int mn__decoder_gradient_segments(const mn__decoder *decoder);
-/* Whether some layer's outputs depend on later inputs. */
+/* Whether some attention's outputs depend on later inputs. */
 bool mn__decoder_looks_ahead(const mn__decoder *decoder);
 /* FLOPs of matrix products for one token, forward: 2 per matrix weight. */
 double mn__decoder_flops_per_token(const mn__decoder *decoder);
@@ -62,7 +80,7 @@ mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states
  * then it is taken from the states. A segment must not cross a grid point;
  * asserted. ids and the segment's arrays live to the tape's reset. NULL on
  * failure (see mn__tape_status). While the tape records, segment->auxiliary
- * receives what the layers add to the loss (mn__segment_losses), and slots may
+ * receives what attentions add to the loss (mn__segment_losses), and slots may
  * be live until mn__states_cut. */
 mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *segment,
                              const int32_t *ids, mn__states *states);
@@ -73,7 +91,7 @@ mn__var *mn__decoder_forward(mn__decoder *decoder, mn__tape *tape, mn__segment *
 void mn__decoder_commit(mn__decoder *decoder, mn__tape *tape, const mn__segment *segment,
                         mn__states *states, bool live);
 
-/* Moves the layers' buffers on by the statistics of the commits since the last
+/* Moves the attentions' buffers on by the statistics of the commits since the last
  * update: after the optimiser, before mn__params_clear_gradients. Resets the
  * tape. */
 mn_status mn__decoder_update(mn__decoder *decoder, mn__tape *tape, mn_error *error);

@@ -85,6 +85,7 @@ static void count_memory(mn__plan *plan, const mn__learner *learner)
     const mn__params *params = &learner->params;
     const mn__tape *tape = &learner->tape;
     plan->parameters = mn__params_elements(params);
+    plan->attentions = mn__decoder_attentions(learner->decoder);
     plan->gradients = plan->parameters * (int64_t)sizeof(float);
     for (int64_t i = 0; i < params->count; i++)
         plan->weights += mn__tensor_bytes(&params->items[i]->value);

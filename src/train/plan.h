@@ -9,6 +9,7 @@
 
 typedef struct mn__plan {
     int64_t parameters;         /* elements */
+    int64_t attentions;         /* attention sublayers, of all layers */
     int64_t weights, gradients; /* bytes: master values, buffers, and what layers tabulate
                                  * (sinusoids of distances); gradients */
     int64_t copies;             /* of weights in bf16 */

@@ -113,9 +113,9 @@ static mn_status read_data(mn__recipe *recipe, mn_error *error)
 
 static mn_status read_model(mn__recipe *recipe, mn_error *error)
 {
-    static const char *const also[] = {"layers", NULL};
     mn__decoder_options options;
-    return read_section(recipe, "model", mn__decoder_option_table, also, &options, error);
+    return read_section(recipe, "model", mn__decoder_option_table, mn__decoder_lists, &options,
+                        error);
 }
 
 /* The decoder's default is written out. An unknown type is left for the decoder to

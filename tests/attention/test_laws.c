@@ -44,6 +44,24 @@ static const struct form {
      "type: naive_block_recurrent, window: 4, states: 5, form: dual, gate: lstm"},
     {"naive_block_recurrent", "norm: rms",
      "type: naive_block_recurrent, window: 8, states: 5, feedback: true, form: single"},
+    /* Other blocks than attention and feed-forward. */
+    {"xl", "norm: rms, block: [[attention, feed_forward]]", "type: xl, memory: 12"},
+    {"xl", "norm_place: post, block: [attention, {type: window, window: 9}]",
+     "type: xl, memory: 12, untie: true"},
+    {"full", "positions: rope, block: [[feed_forward, attention, {type: window, window: 3}]]",
+     "type: full"},
+    {"full", "block: [feed_forward]", "type: full"},
+    {"window",
+     "layers: [{layers: [0], block: [feed_forward]}, {layers: [1], type: xl, memory: 6},"
+     " {layers: [1], block: [attention, {type: full, alibi: true}, [attention, feed_forward]]}]",
+     "type: window"},
+    {"naive_compressive", "norm: rms, block: [[attention, feed_forward], attention]",
+     "type: naive_compressive, memory: 6, compressed: 4, rate: 2, through: everything"},
+    {"naive_routing", "norm: rms, block: [attention, [attention, feed_forward]]",
+     "type: naive_routing, routing_heads: 2, clusters: 3, window: 8, block: 3, max_relative: 4,"
+     " strict: true"},
+    {"naive_block_recurrent", "norm: rms, block: [[attention, feed_forward], attention]",
+     "type: naive_block_recurrent, window: 8, states: 5, feedback: true, form: single"},
 };
 enum { FORMS = sizeof forms / sizeof *forms };
 
@@ -309,6 +327,11 @@ static void test_reset(void **state)
 
 /* ---- 4. It matters ----------------------------------------------------------------------- */
 
+static bool sees_nothing(const struct form *form)
+{
+    return !strcmp(form->model, "block: [feed_forward]");
+}
+
 /* A token that sees itself alone: its queries and keys choose nothing. */
 static bool sees_itself(const struct form *form)
 {
@@ -317,7 +340,7 @@ static bool sees_itself(const struct form *form)
 
 static bool forgets(const struct form *form)
 {
-    return sees_itself(form) || strstr(form->attention, "memory: 0") ||
+    return sees_nothing(form) || sees_itself(form) || strstr(form->attention, "memory: 0") ||
            strstr(form->attention, "naive_routing"); /* a segment is a sequence */
 }
 

@@ -142,7 +142,12 @@ static void inspects(void **state)
 {
     (void)state;
     check(0, "best.safetensors of step", "mneme inspect run");
+    check(0, "\nlayer 0: [xl, feed_forward]\n", "mneme inspect run");
     check(0, "\"kind\": \"run\"", "mneme inspect run --json");
+    check(0, "\"[xl, feed_forward]\"", "mneme inspect run --json");
+    check(0, "attention sublayers", "mneme plan recipe.yaml");
+    check(0, "\"attention_sublayers\": 2",
+          "mneme plan recipe.yaml --set 'model.block=[attention, attention]' --json");
     check(0, "a tokenizer", "mneme inspect run/tokenizer");
 }
 
