@@ -82,6 +82,59 @@ bool mn__decoder_looks_ahead(const mn__decoder *decoder)
     return false;
 }
 
+const char *mn__decoder_form(const mn__decoder *decoder)
+{
+    return mn__decoder_looks_ahead(decoder) ? "as published, looking ahead" : "strictly causal";
+}
+
+void mn__decoder_write_model(const mn__decoder *decoder, mn__string *out)
+{
+    mn__string_printf(out, "segment: %lld\n", (long long)decoder->segment);
+    mn__options_write(mn__decoder_option_table, &decoder->options, 0, out);
+}
+
+static void write_layer(const mn__decoder *decoder, int64_t layer, int indent, mn__string *out)
+{
+    const struct mn__block *block = &decoder->block[layer];
+    mn__string_printf(out, "%*sblock: ", indent, "");
+    mn__decoder_put_block(decoder, layer, out);
+    mn__string_puts(out, "\n");
+    for (int64_t i = 0; i < block->count; i++) {
+        if (!block->sublayer[i].attending)
+            continue;
+        const mn__attention *attention = &block->sublayer[i].attending->attention;
+        mn__string_printf(out, "%*stype: %s\n", indent, "", attention->type->name);
+        mn__options_write(attention->type->options, attention->options, indent, out);
+    }
+}
+
+static bool same_layers(const mn__decoder *decoder, int64_t a, int64_t b, bool *failed)
+{
+    mn__string left = {0}, right = {0};
+    write_layer(decoder, a, 0, &left);
+    write_layer(decoder, b, 0, &right);
+    *failed |= left.failed || right.failed;
+    bool same = !*failed && !strcmp(left.text, right.text);
+    mn__string_free(&left);
+    mn__string_free(&right);
+    return same;
+}
+
+void mn__decoder_write_attention(const mn__decoder *decoder, mn__string *out)
+{
+    int64_t depth = decoder->options.depth;
+    for (int64_t first = 0, next; first < depth; first = next) {
+        for (next = first + 1; next < depth; next++)
+            if (!same_layers(decoder, first, next, &out->failed))
+                break;
+        bool all = first == 0 && next == depth;
+        if (!all)
+            mn__string_printf(out, "- layers: %lld to %lld\n", (long long)first,
+                              (long long)next - 1);
+        write_layer(decoder, first, all ? 0 : 2, out);
+    }
+}
+
 double mn__decoder_flops_per_token(const mn__decoder *decoder)
 {
     double weights = 0;

@@ -64,10 +64,19 @@ int64_t mn__decoder_attentions(const mn__decoder *decoder);
 int64_t mn__decoder_grid(const mn__decoder *decoder);
 /* The most segments over which a parameter gets its gradient. */
 int mn__decoder_gradient_segments(const mn__decoder *decoder);
-/* Whether some attention's outputs depend on later inputs. */
+/* Whether some attention's outputs depend on later inputs; and the form that a figure
+ * has to name: "strictly causal", or "as published, looking ahead". */
 bool mn__decoder_looks_ahead(const mn__decoder *decoder);
+const char *mn__decoder_form(const mn__decoder *decoder);
 /* FLOPs of matrix products for one token, forward: 2 per matrix weight. */
 double mn__decoder_flops_per_token(const mn__decoder *decoder);
+
+/* What the decoder is, with every option's resolved value, a line "name: value"
+ * each: the training segment and the model's options; and of each layer its block,
+ * and each attention's type and options ("- layers: 0 to 3" before layers that are
+ * alike, where not all are). Equal text, equal computation of equal weights. */
+void mn__decoder_write_model(const mn__decoder *decoder, mn__string *out);
+void mn__decoder_write_attention(const mn__decoder *decoder, mn__string *out);
 
 /* State for `rows` streams of at most `capacity` tokens (0: segments see nothing
  * of earlier ones, for types without a bound of their own); compute: the tape's. */

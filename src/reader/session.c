@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/hash.h"
+
 static mn_status no_memory(mn_error *error)
 {
     return mn__fail(error, MN_ERROR_MEMORY, "use fewer rows or shorter chunks",
@@ -42,6 +44,23 @@ void mn__session_close(mn__session *session)
 void mn__session_reset(mn__session *session)
 {
     mn__states_start(&session->states, NULL);
+    session->torn = false;
+}
+
+static mn_status check_whole(const mn__session *session, mn_error *error)
+{
+    return session->torn
+               ? mn__fail(error, MN_ERROR_MEMORY, "reset the session, or load a saved one",
+                          "memory ran out while the session remembered a segment")
+               : MN_OK;
+}
+
+/* Whether all of a step was computed: what its kernels lacked, too. */
+static mn_status check_step(mn__session *session, mn_error *error)
+{
+    mn_status status = mn__tape_status(&session->tape, error);
+    mn_status queue = mn__queue_check(&session->tape.device->queue, status ? NULL : error);
+    return status ? status : queue;
 }
 
 /* ---- Reading ----------------------------------------------------------------------- */
@@ -108,8 +127,9 @@ static void keep_last_hidden(mn__session *session, const mn__var *hidden,
     }
 }
 
-/* The weighted targets' nats of one segment into columns of stretch->losses. */
-static bool score(mn__session *session, const mn__stretch *stretch, mn__var *hidden, int64_t from,
+/* The weighted targets' nats of one segment into columns of stretch->losses; a
+ * failure stays on the tape. */
+static void score(mn__session *session, const mn__stretch *stretch, mn__var *hidden, int64_t from,
                   int64_t T)
 {
     mn__tape *tape = &session->tape;
@@ -117,17 +137,18 @@ static bool score(mn__session *session, const mn__stretch *stretch, mn__var *hid
     const int32_t *targets = COLUMNS(session, stretch->targets, stretch->T, from, T);
     float *weights = COLUMNS(session, stretch->weights, stretch->T, from, T);
     float *losses = mn__arena_calloc(&tape->nodes, rows * T, sizeof *losses);
-    if (!targets || !weights || !losses)
-        return mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for losses");
+    if (!targets || !weights || !losses) {
+        mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "no memory for losses");
+        return;
+    }
     for (int64_t b = 0; b < rows; b++)
         for (int64_t t = 0; t < T; t++)
             if (from + t >= real_tokens(stretch, b))
                 weights[b * T + t] = 0.0f;
     if (!mn__decoder_loss(session->decoder, tape, hidden, targets, weights, 1.0f, 0.0f, losses))
-        return false;
+        return;
     for (int64_t b = 0; b < rows; b++)
         memcpy(stretch->losses + b * stretch->T + from, losses + b * T, (size_t)T * sizeof *losses);
-    return true;
 }
 
 static mn_status read_segment(mn__session *session, const mn__stretch *stretch, int64_t from,
@@ -146,16 +167,21 @@ static mn_status read_segment(mn__session *session, const mn__stretch *stretch, 
     mn__segment segment = {
         .B = rows, .T = T, .valid = valid, .start = from == 0 ? stretch->start : NULL};
     mn__var *hidden = mn__decoder_forward(session->decoder, tape, &segment, ids, &session->states);
-    if (hidden && (!stretch->targets || score(session, stretch, hidden, from, T))) {
-        keep_last_hidden(session, hidden, &segment);
-        mn__decoder_commit(session->decoder, tape, &segment, &session->states, false);
-    }
-    return mn__tape_status(tape, error);
+    if (hidden && stretch->targets)
+        score(session, stretch, hidden, from, T);
+    mn_status status = check_step(session, error);
+    if (status != MN_OK)
+        return status;
+    mn__decoder_commit(session->decoder, tape, &segment, &session->states, false);
+    keep_last_hidden(session, hidden, &segment);
+    status = check_step(session, error);
+    session->torn = status != MN_OK;
+    return status;
 }
 
 mn_status mn__session_read(mn__session *session, const mn__stretch *stretch, mn_error *error)
 {
-    mn_status status = MN_OK;
+    mn_status status = check_whole(session, error);
     for (int64_t from = 0, T = 0; from < stretch->T && status == MN_OK; from += T) {
         status = segment_length(session, stretch, from, &T, error);
         if (status != MN_OK || T == 0)
@@ -166,8 +192,19 @@ mn_status mn__session_read(mn__session *session, const mn__stretch *stretch, mn_
     return status;
 }
 
+static mn_status check_read(const mn__session *session, mn_error *error)
+{
+    for (int64_t b = 0; b < session->options.rows; b++)
+        if (session->states.position[b] > 0)
+            return check_whole(session, error);
+    return mn__fail(error, MN_ERROR_USAGE, "read at least the tokenizer's start id",
+                    "nothing has been read that a token could follow");
+}
+
 const float *mn__session_logits(mn__session *session, mn_error *error)
 {
+    if (check_read(session, error) != MN_OK)
+        return NULL;
     mn__tape *tape = &session->tape;
     int64_t rows = session->options.rows, C = mn__decoder_options_of(session->decoder)->width;
     int32_t *every = mn__arena_calloc(&tape->nodes, rows, sizeof *every);
@@ -179,12 +216,26 @@ const float *mn__session_logits(mn__session *session, mn_error *error)
                             : NULL;
     if (logits)
         memcpy(session->logits, logits->value.data, (size_t)mn__tensor_bytes(&logits->value));
-    mn_status status = every ? mn__tape_status(tape, error) : no_memory(error);
+    mn_status status = every ? check_step(session, error) : no_memory(error);
     mn__tape_reset(tape);
     return status == MN_OK ? session->logits : NULL;
 }
 
 /* ---- Files -------------------------------------------------------------------------- */
+
+/* Of all that makes a state mean what it means, but the weights. */
+static mn_status hash_options(const mn__session *session, mn__hash_text *hash, mn_error *error)
+{
+    mn__string text = {0};
+    mn__string_printf(&text, "precision: %s\n", mn__dtype_name(session->options.compute));
+    mn__decoder_write_model(session->decoder, &text);
+    mn__decoder_write_attention(session->decoder, &text);
+    mn_status status = text.failed ? no_memory(error) : MN_OK;
+    if (status == MN_OK)
+        *hash = mn__hash_of(text.text, text.bytes);
+    mn__string_free(&text);
+    return status;
+}
 
 mn_status mn__session_save(const mn__session *session, const char *path, const char *fingerprint,
                            mn_error *error)
@@ -193,7 +244,12 @@ mn_status mn__session_save(const mn__session *session, const char *path, const c
     mn__arena_init(&arena, 1 << 12);
     mn__safetensor *tensors, *all = NULL;
     int64_t count, C = mn__decoder_options_of(session->decoder)->width;
-    mn_status status = mn__states_list(&session->states, &arena, &tensors, &count, error);
+    mn__hash_text options;
+    mn_status status = check_whole(session, error);
+    if (status == MN_OK)
+        status = hash_options(session, &options, error);
+    if (status == MN_OK)
+        status = mn__states_list(&session->states, &arena, &tensors, &count, error);
     if (status == MN_OK && !(all = mn__arena_calloc(&arena, count + 1, sizeof *all)))
         status = no_memory(error);
     if (status == MN_OK) {
@@ -204,7 +260,8 @@ mn_status mn__session_save(const mn__session *session, const char *path, const c
                                       .size = {session->options.rows, C},
                                       .data = session->hidden,
                                       .bytes = session->options.rows * C * 4};
-        const char *metadata[] = {"format", "mneme session", "weights", fingerprint, NULL};
+        const char *metadata[] = {"format",  "mneme session", "weights", fingerprint,
+                                  "options", options.hex,     NULL};
         status = mn__safetensors_write(path, all, count + 1, metadata, error);
     }
     mn__arena_free(&arena);
@@ -216,18 +273,41 @@ static mn_status check_file(const mn__session *session, const mn__safetensors *f
 {
     const char *format = mn__safetensors_metadata(file, "format");
     const char *weights = mn__safetensors_metadata(file, "weights");
+    const char *options = mn__safetensors_metadata(file, "options");
     const mn__safetensor *hidden = mn__safetensors_find(file, "hidden");
     int64_t bytes = session->options.rows * mn__decoder_options_of(session->decoder)->width * 4;
-    if (!format || strcmp(format, "mneme session") || !weights || !hidden)
+    mn__hash_text own;
+    if (!format || strcmp(format, "mneme session") || !weights || !options || !hidden)
         return mn__fail(error, MN_ERROR_FORMAT, "give a file that a session was saved to",
                         "%s is no session", path);
     if (strcmp(weights, fingerprint))
         return mn__fail(error, MN_ERROR_MISMATCH, "open the model that read it, or read again",
                         "%s was read by a model of other weights (%s, not %s)", path, weights,
                         fingerprint);
+    mn_status status = hash_options(session, &own, error);
+    if (status != MN_OK)
+        return status;
+    if (strcmp(options, own.hex))
+        return mn__fail(error, MN_ERROR_MISMATCH,
+                        "open the model with the options and the precision that read it",
+                        "%s was read with other options", path);
     if (hidden->bytes != bytes)
         return mn__fail(error, MN_ERROR_MISMATCH, "open it with as many rows",
                         "%s holds another number of rows", path);
+    return MN_OK;
+}
+
+static mn_status load(mn__session *session, const mn__safetensors *file, const char *path,
+                      const char *fingerprint, mn_error *error)
+{
+    mn_status status = check_file(session, file, path, fingerprint, error);
+    if (status == MN_OK)
+        status = mn__states_load(&session->states, file, error);
+    if (status != MN_OK)
+        return status;
+    const mn__safetensor *hidden = mn__safetensors_find(file, "hidden");
+    memcpy(session->hidden, hidden->data, (size_t)hidden->bytes);
+    session->torn = false;
     return MN_OK;
 }
 
@@ -236,15 +316,11 @@ mn_status mn__session_load(mn__session *session, const char *path, const char *f
 {
     mn__safetensors *file;
     mn_status status = mn__safetensors_open(&file, path, error);
-    if (status != MN_OK)
-        return status;
-    status = check_file(session, file, path, fingerprint, error);
-    if (status == MN_OK)
-        status = mn__states_load(&session->states, file, error);
     if (status == MN_OK) {
-        const mn__safetensor *hidden = mn__safetensors_find(file, "hidden");
-        memcpy(session->hidden, hidden->data, (size_t)hidden->bytes);
+        status = load(session, file, path, fingerprint, error);
+        mn__safetensors_close(file);
     }
-    mn__safetensors_close(file);
+    if (status != MN_OK)
+        mn__session_reset(session);
     return status;
 }

@@ -25,6 +25,7 @@ typedef struct mn__session {
     int64_t grid;
     float *hidden; /* [rows, C]: after each row's last token; what logits are made of */
     float *logits; /* [rows, V] */
+    bool torn;     /* a segment was remembered by some layers only: see mn__session_read */
     mn__arena arena;
 } mn__session;
 
@@ -47,18 +48,24 @@ typedef struct mn__stretch {
 } mn__stretch;
 
 /* Reads on. After a failure the session stands where the last whole segment
- * ended. MN_ERROR_MISMATCH: rows at different places of the grid, a document
- * longer than the capacity. */
+ * ended (states.position says where; a row that was to begin a document stands
+ * at its start), and the rest can be read again. Only where memory runs out
+ * while a segment is being remembered is there no such place: then nothing but
+ * a reset or a load goes on. MN_ERROR_MISMATCH: rows at different places of the
+ * grid, a document longer than the capacity. MN_ERROR_MEMORY: of a kernel, too:
+ * no loss that it may have spoilt is handed on. */
 mn_status mn__session_read(mn__session *session, const mn__stretch *stretch, mn_error *error);
 /* Logits [rows, V] for the token after the last one read, valid to the next
- * call; NULL where nothing has been read or memory is short (see error). */
+ * call; those of a row that has read nothing of its document mean nothing. NULL
+ * where no row has (MN_ERROR_USAGE), or memory is short. */
 const float *mn__session_logits(mn__session *session, mn_error *error);
 /* Forgets everything: all rows begin a document. */
 void mn__session_reset(mn__session *session);
 
-/* The whole state in one safetensors file, with the weights' fingerprint: a
- * load in a new process goes on bit for bit. MN_ERROR_MISMATCH: another model,
- * other options. */
+/* The whole state in one safetensors file, with the weights' fingerprint and a
+ * hash of all options: a load in a new process goes on bit for bit.
+ * MN_ERROR_MISMATCH: another model, other options, another precision. A load
+ * that fails leaves the session reset. */
 mn_status mn__session_save(const mn__session *session, const char *path, const char *fingerprint,
                            mn_error *error);
 mn_status mn__session_load(mn__session *session, const char *path, const char *fingerprint,
