@@ -87,11 +87,15 @@ static void put_head(mn__string *out, const json_t *result)
                           integer_of(identity, "segment"),
                           !strcmp(way, "cleared") ? "cleared before each"
                                                   : "carried through each document");
-    mn__string_printf(out, ", in %s\n", text_of(identity, "precision"));
+    mn__string_printf(out, ", in %s; %s\n", text_of(identity, "precision"),
+                      text_of(identity, "form"));
     mn__string_puts(out, "attention ");
     for (const char *c = text_of(identity, "attention"); *c; c++)
         mn__string_add(out, *c == '\n' ? " " : c, 1);
-    mn__string_printf(out, "\nbuild      %s\n", text_of(identity, "build"));
+    mn__string_printf(out, "\nbuild      %s, %s, CPU level %s\n", text_of(identity, "version"),
+                      text_of(identity, "build"), text_of(identity, "level"));
+    if (!json_is_true(json_object_get(result, "lossless")))
+        mn__string_puts(out, "bits       left out: the tokens do not hold every byte\n");
     mn__string_printf(out, "words      %s\n\n", text_of(total, "words_are"));
 }
 
@@ -128,7 +132,7 @@ static void put_csv_rows(mn__string *out, const char *kind, const json_t *rows)
         mn__string_puts(out, "kind");
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
             mn__string_printf(out, ",%s", keys[k]);
-        mn__string_puts(out, ",model,data,way\n");
+        mn__string_puts(out, ",model,data,way,form\n");
         return;
     }
     const json_t *identity = json_object_get(rows, "identity");
@@ -140,8 +144,9 @@ static void put_csv_rows(mn__string *out, const char *kind, const json_t *rows)
             mn__string_puts(out, ",");
             mn__table_csv(out, json_object_get(row, keys[k]));
         }
-        mn__string_printf(out, ",%s,%s,%s\n", text_of(identity, "model"), text_of(identity, "data"),
-                          text_of(identity, "way"));
+        mn__string_printf(out, ",%s,%s,%s,\"%s\"\n", text_of(identity, "model"),
+                          text_of(identity, "data"), text_of(identity, "way"),
+                          text_of(identity, "form"));
     }
 }
 
@@ -219,7 +224,7 @@ static mn_status run_with_tokens(mn__evaluation *evaluation, const char *path,
     if (status != MN_OK)
         return status;
     mn__writer_printf(file.writer, "document,position,token,nats\n");
-    mn__evaluation_forget(evaluation);
+    mn__evaluation_repeat(evaluation);
     evaluation->watch = write_tokens;
     evaluation->watch_user = &file;
     status = mn__evaluation_run(evaluation, progress, error);

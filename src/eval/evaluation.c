@@ -28,39 +28,55 @@ mn_status mn__run_compute(const mn__run *run, mn__dtype *compute, mn_error *erro
     return MN_OK;
 }
 
-static json_t *attention_of(const mn__run *run)
+static json_t *text_of(const mn__decoder *decoder,
+                       void (*write)(const mn__decoder *decoder, mn__string *out))
 {
     mn__string text = {0};
-    const mn__yaml_node *attention = mn__yaml_get(run->recipe, "attention");
-    json_t *out = attention && mn__yaml_write(attention, &text, NULL) == MN_OK
-                      ? json_stringn(text.text, (size_t)text.bytes)
-                      : json_null();
+    write(decoder, &text);
+    json_t *out = text.failed ? NULL : json_stringn(text.text, (size_t)text.bytes);
     mn__string_free(&text);
+    return out;
+}
+
+/* What is read and how. */
+static json_t *reading_of(const mn__evaluation *evaluation)
+{
+    const mn__score_config *config = &evaluation->config;
+    const mn__dataset *dataset = evaluation->dataset;
+    bool window = config->way == MN__WAY_WINDOW;
+    json_t *out =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:I}", "data",
+                  mn__dataset_fingerprint(dataset, evaluation->split).hex, "split",
+                  evaluation->split == MN__SPLITS ? "all" : mn__split_name(evaluation->split),
+                  "tokenizer", evaluation->run->tokenizer->fingerprint.hex, "newlines",
+                  mn__dataset_newlines(dataset) == MN__NEWLINES_LF ? "lf" : "keep", "way",
+                  mn__way_name(config->way), window ? "window" : "segment",
+                  (json_int_t)(window ? config->window : config->segment));
+    if (out && window)
+        json_object_set_new(out, "stride", json_integer(config->stride));
     return out;
 }
 
 static json_t *identity_of(const mn__evaluation *evaluation)
 {
     const mn__run *run = evaluation->run;
-    const mn__score_config *config = &evaluation->config;
-    const mn__dataset *dataset = evaluation->dataset;
-    json_t *out =
-        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:s}", "model",
-                  run->fingerprint, "weights", run->weights_file, "step", (json_int_t)run->step,
-                  "data", mn__dataset_fingerprint(dataset, evaluation->split).hex, "split",
-                  evaluation->split == MN__SPLITS ? "all" : mn__split_name(evaluation->split),
-                  "tokenizer", run->tokenizer->fingerprint.hex, "newlines",
-                  mn__dataset_newlines(dataset) == MN__NEWLINES_LF ? "lf" : "keep", "way",
-                  mn__way_name(config->way), "attention", attention_of(run), "precision",
-                  mn__dtype_name(config->compute), "build", mn_build());
-    if (!out)
-        return NULL;
-    bool window = config->way == MN__WAY_WINDOW;
-    json_object_set_new(out, window ? "window" : "segment",
-                        json_integer(window ? config->window : config->segment));
-    if (window)
-        json_object_set_new(out, "stride", json_integer(config->stride));
-    return out;
+    const mn__decoder *decoder = run->decoder;
+    mn__level level = run->params.device->queue.kernels->level;
+    json_t *out = reading_of(evaluation);
+    json_t *model =
+        json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:s, s:s, s:s, s:s}", "model", run->fingerprint,
+                  "weights", run->weights_file, "step", (json_int_t)run->step, "form",
+                  mn__decoder_form(decoder), "options", text_of(decoder, mn__decoder_write_model),
+                  "attention", text_of(decoder, mn__decoder_write_attention), "precision",
+                  mn__dtype_name(evaluation->config.compute), "version", mn_version(), "build",
+                  mn_build(), "level", mn__level_name(level));
+    if (out && model && json_object_update(out, model) == 0) {
+        json_decref(model);
+        return out;
+    }
+    json_decref(out);
+    json_decref(model);
+    return NULL;
 }
 
 static mn_status set_path(mn__evaluation *evaluation, mn_error *error)
@@ -261,6 +277,7 @@ mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn
 {
     *evaluation =
         (mn__evaluation){.run = run, .dataset = dataset, .split = split, .config = *config};
+    evaluation->config.segment = mn__score_length(config, run->decoder);
     mn__arena_init(&evaluation->arena, 1 << 16);
     mn_status status = open_all(evaluation, names, name_count, error);
     if (status != MN_OK)
@@ -268,11 +285,9 @@ mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn
     return status;
 }
 
-void mn__evaluation_forget(mn__evaluation *evaluation)
+void mn__evaluation_repeat(mn__evaluation *evaluation)
 {
-    for (int64_t i = 0; i < mn__dataset_count(evaluation->dataset); i++)
-        if (evaluation->results[i].wanted)
-            evaluation->results[i] = (mn__document_result){.wanted = true};
+    evaluation->again = true;
     evaluation->reused = 0;
 }
 
@@ -287,7 +302,7 @@ static mn_status take_tokens(void *user, int64_t document, int64_t position, int
                              const int32_t *ids, const float *nats, mn_error *error)
 {
     mn__evaluation *evaluation = user;
-    mn__document_result *result = &evaluation->results[document];
+    mn__document_result *result = &evaluation->scoring[document];
     for (int64_t i = 0; i < count; i++) {
         mn__tally *range = &result->range[mn__position_range(position + i)];
         range->tokens++;
@@ -303,7 +318,11 @@ static mn_status take_tokens(void *user, int64_t document, int64_t position, int
 static mn_status take_end(void *user, int64_t document, mn_error *error)
 {
     mn__evaluation *evaluation = user;
-    evaluation->results[document].done = true;
+    mn__document_result *result = &evaluation->results[document];
+    bool wanted = result->wanted;
+    *result = evaluation->scoring[document];
+    result->wanted = wanted;
+    result->done = true;
     bool due = mn__clock() - evaluation->saved >= SAVE_SECONDS;
     return due ? save(evaluation, error) : MN_OK;
 }
@@ -313,10 +332,11 @@ mn_status mn__evaluation_run(mn__evaluation *evaluation, const mn__progress *pro
 {
     int64_t all = mn__dataset_count(evaluation->dataset), count = 0;
     int64_t *documents = mn__arena_calloc(&evaluation->arena, all, sizeof *documents);
-    if (!documents)
+    evaluation->scoring = mn__arena_calloc(&evaluation->arena, all, sizeof *evaluation->scoring);
+    if (!documents || !evaluation->scoring)
         return no_memory(error);
     for (int64_t i = 0; i < all; i++)
-        if (evaluation->results[i].wanted && !evaluation->results[i].done)
+        if (evaluation->results[i].wanted && (evaluation->again || !evaluation->results[i].done))
             documents[count++] = i;
     if (count == 0)
         return MN_OK;
@@ -335,6 +355,7 @@ mn_status mn__evaluation_run(mn__evaluation *evaluation, const mn__progress *pro
 
 typedef struct unit_counts {
     int64_t bytes, characters, words;
+    bool lossless; /* the tokens hold every byte, so that nats may be shared among them */
 } unit_counts;
 
 static void set_figures(json_t *object, mn__tally tally, unit_counts units)
@@ -348,13 +369,15 @@ static void set_figures(json_t *object, mn__tally tally, unit_counts units)
     }
     if (units.bytes) {
         json_object_set_new(object, "bytes", json_integer(units.bytes));
-        json_object_set_new(object, "bits_per_byte",
-                            json_real(mn__bits_per(tally.nats, units.bytes)));
+        if (units.lossless)
+            json_object_set_new(object, "bits_per_byte",
+                                json_real(mn__bits_per(tally.nats, units.bytes)));
     }
     if (units.characters) {
         json_object_set_new(object, "characters", json_integer(units.characters));
-        json_object_set_new(object, "bits_per_character",
-                            json_real(mn__bits_per(tally.nats, units.characters)));
+        if (units.lossless)
+            json_object_set_new(object, "bits_per_character",
+                                json_real(mn__bits_per(tally.nats, units.characters)));
     }
     if (units.words) {
         json_object_set_new(object, "words", json_integer(units.words));
@@ -374,7 +397,8 @@ static json_t *document_rows(const mn__evaluation *evaluation)
             continue;
         json_t *row = json_pack("{s:s, s:s}", "name", document->name, "title", document->title);
         set_figures(row, result->all,
-                    (unit_counts){document->bytes, document->characters, document->words});
+                    (unit_counts){document->bytes, document->characters, document->words,
+                                  evaluation->run->tokenizer->lossless});
         json_array_append_new(rows, row);
     }
     return rows;
@@ -406,7 +430,7 @@ static json_t *position_rows(const mn__evaluation *evaluation)
 json_t *mn__evaluation_json(const mn__evaluation *evaluation)
 {
     mn__tally tally = {0};
-    unit_counts units = {0};
+    unit_counts units = {.lossless = evaluation->run->tokenizer->lossless};
     int64_t documents = 0;
     for (int64_t i = 0; i < mn__dataset_count(evaluation->dataset); i++) {
         const mn__document_result *result = &evaluation->results[i];
@@ -428,8 +452,8 @@ json_t *mn__evaluation_json(const mn__evaluation *evaluation)
     json_t *total = json_pack("{s:I}", "documents", (json_int_t)documents);
     set_figures(total, tally, units);
     json_object_set_new(total, "words_are", json_string(use_published ? "published" : "counted"));
-    return json_pack("{s:O, s:s, s:s, s:o, s:o, s:o}", "identity", evaluation->identity, "run",
+    return json_pack("{s:O, s:s, s:s, s:b, s:o, s:o, s:o}", "identity", evaluation->identity, "run",
                      evaluation->run->folder, "dataset", mn__dataset_folder(evaluation->dataset),
-                     "total", total, "positions", position_rows(evaluation), "documents",
-                     document_rows(evaluation));
+                     "lossless", units.lossless, "total", total, "positions",
+                     position_rows(evaluation), "documents", document_rows(evaluation));
 }

@@ -3,7 +3,9 @@
  * interrupted, gone on with, and read by the report.
  *
  * The hash is of all that a figure depends on: the weights, the text and the
- * tokenizer, the attention's options, the way, the precision and the build. */
+ * tokenizer, the options of the model and its attention as they were resolved,
+ * the way and its lengths, the precision, the version, the build and the CPU
+ * level. It also says the model's form, causal or looking ahead. */
 #ifndef MN__EVAL_EVALUATION_H
 #define MN__EVAL_EVALUATION_H
 
@@ -27,6 +29,8 @@ typedef struct mn__evaluation {
     json_t *identity;             /* what the figures depend on */
     char *path;                   /* of the file of results */
     mn__document_result *results; /* [documents of the data set] */
+    mn__document_result *scoring; /* the same of those that are being read */
+    bool again;                   /* what is known is scored, too */
     int64_t wanted, reused;       /* documents; of these known from the file */
     bool all;                     /* every document of the split is wanted */
     double saved;                 /* when, on the clock */
@@ -47,12 +51,14 @@ mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn
  * seconds, when it ends and when it is interrupted. */
 mn_status mn__evaluation_run(mn__evaluation *evaluation, const mn__progress *progress,
                              mn_error *error);
-/* Forgets what is known of the documents wanted: they are scored again. */
-void mn__evaluation_forget(mn__evaluation *evaluation);
+/* All documents wanted will be scored, known or not; what is known of one stays
+ * until its new result is whole. */
+void mn__evaluation_repeat(mn__evaluation *evaluation);
 void mn__evaluation_close(mn__evaluation *evaluation);
 
-/* All figures: identity, totals, "positions" and "documents", arrays of objects.
- * NULL when memory is short. */
+/* All figures: identity, "lossless" (of the tokenizer; where false, the tokens do
+ * not hold every byte and there are no bits per byte or character), totals,
+ * "positions" and "documents", arrays of objects. NULL when memory is short. */
 json_t *mn__evaluation_json(const mn__evaluation *evaluation);
 /* The precision of a run's recipe. */
 mn_status mn__run_compute(const mn__run *run, mn__dtype *compute, mn_error *error);

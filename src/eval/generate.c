@@ -112,6 +112,16 @@ static mn_status next_token(generation *work, mn_error *error)
     return status == MN_OK && more ? read_ids(work, &id, 1, error) : status;
 }
 
+/* A form that looks ahead has no probability of a token that is not there yet. */
+static mn_status check_form(const mn__decoder *decoder, mn_error *error)
+{
+    if (!mn__decoder_looks_ahead(decoder))
+        return MN_OK;
+    return mn__fail(error, MN_ERROR_UNSUPPORTED,
+                    "choose its attention's strictly causal form with --set attention...",
+                    "the model looks ahead, as its attention is set: it cannot generate");
+}
+
 static mn_status open_generation(generation *work, mn_error *error)
 {
     const mn__generate_config *config = work->config;
@@ -156,7 +166,9 @@ mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__gene
 {
     generation work = {.run = run, .config = config, .generated = generated};
     *generated = (mn__generated){0};
-    mn_status status = open_generation(&work, error);
+    mn_status status = check_form(run->decoder, error);
+    if (status == MN_OK)
+        status = open_generation(&work, error);
     if (status == MN_OK)
         status = generate(&work, error);
     if (work.session.decoder)

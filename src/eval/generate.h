@@ -26,7 +26,8 @@ typedef struct mn__generated {
     double prompt_seconds, seconds;
 } mn__generated;
 
-/* MN_ERROR_INTERRUPTED: emit said stop. */
+/* MN_ERROR_INTERRUPTED: emit said stop; MN_ERROR_UNSUPPORTED: the model looks
+ * ahead in the form that its options choose. */
 mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__generated *generated,
                        mn_error *error);
 

@@ -216,12 +216,14 @@ static mn_status score_passage(mn__run *run, const mn__dataset *dataset, int64_t
             memcpy(carried, passage->nats, (size_t)passage->count * sizeof *carried);
     }
     if (status == MN_OK)
-        *out = json_pack("{s:s, s:s, s:I, s:I, s:s, s:o}", "document",
-                         mn__dataset_at(dataset, document)->name, "title",
-                         mn__dataset_at(dataset, document)->title, "from",
-                         (json_int_t)passage->from, "segment", (json_int_t)run->segment, "data",
-                         mn__dataset_fingerprint(dataset, MN__SPLITS).hex, "tokens",
-                         token_rows(run->tokenizer, passage, carried));
+        *out =
+            json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:o}", "document",
+                      mn__dataset_at(dataset, document)->name, "title",
+                      mn__dataset_at(dataset, document)->title, "from", (json_int_t)passage->from,
+                      "segment", (json_int_t)mn__score_length(&config, run->decoder), "form",
+                      mn__decoder_form(run->decoder), "data",
+                      mn__dataset_fingerprint(dataset, MN__SPLITS).hex, "tokens",
+                      token_rows(run->tokenizer, passage, carried));
     mn__free(carried);
     mn__free(passage->ids);
     mn__free(passage->nats);

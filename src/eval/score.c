@@ -224,11 +224,11 @@ static mn_status score_all(score_work *work, mn_error *error)
     }
 }
 
-/* T: whole steps of the segment grid, so that rows always meet on it. */
-static int64_t stretch_length(const mn__score_config *config, int64_t grid)
+int64_t mn__score_length(const mn__score_config *config, const mn__decoder *decoder)
 {
     if (config->way == MN__WAY_WINDOW)
         return config->window;
+    int64_t grid = mn__decoder_grid(decoder);
     return config->segment > grid ? config->segment / grid * grid : grid;
 }
 
@@ -244,7 +244,7 @@ static mn_status open_scoring(score_work *work, mn__decoder *decoder, mn__params
         work->total += tokens;
         longest = tokens > longest ? tokens : longest;
     }
-    work->length = stretch_length(config, mn__decoder_grid(decoder));
+    work->length = mn__score_length(config, decoder);
     int64_t all = mn__size_product(rows, work->length);
     work->row = mn__arena_calloc(arena, rows, sizeof *work->row);
     work->start = mn__arena_calloc(arena, rows, sizeof *work->start);

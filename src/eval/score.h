@@ -22,7 +22,7 @@ const char *mn__way_name(mn__way way);
 
 typedef struct mn__score_config {
     mn__way way;
-    int64_t segment;          /* carried, cleared: tokens of a forward pass; cut to the grid */
+    int64_t segment;          /* carried, cleared: see mn__score_length */
     int64_t window, stride;   /* window: W >= S >= 1 */
     int64_t rows;             /* read side by side */
     const int64_t *documents; /* [count], of the data set */
@@ -41,6 +41,10 @@ typedef struct mn__score_sink {
     mn_status (*end)(void *user, int64_t document, mn_error *error);
     void *user;
 } mn__score_sink;
+
+/* The tokens that a row is given at once: the window; or, so that rows always
+ * meet on the model's grid, config->segment in whole steps of it, at least one. */
+int64_t mn__score_length(const mn__score_config *config, const mn__decoder *decoder);
 
 /* MN_ERROR_NUMBER: a loss is not finite; MN_ERROR_INTERRUPTED: progress said stop. */
 mn_status mn__score(mn__decoder *decoder, mn__params *params, const mn__dataset *dataset,

@@ -84,6 +84,8 @@ static void evaluates(void **state)
     check(0, "by position", "mneme eval run");
     check(0, "the state carried", "mneme eval run");
     check(0, "cleared before each", "mneme eval run --cleared");
+    check(0, "strictly causal", "mneme eval run");
+    check(0, "CPU level baseline", "MNEME_CPU=baseline; export MNEME_CPU; mneme eval run");
     check(0, "slides by 5", "mneme eval run --window 20 --stride 5");
     check(0, "memory: 64", "mneme eval run --set attention.memory=64");
     check(0, "\"word_perplexity\"", "mneme eval run --json");
