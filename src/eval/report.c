@@ -38,7 +38,8 @@ static mn_status add_line(json_t *metrics, const char *path, int64_t number, con
     return MN_OK;
 }
 
-/* A last line without an end was being written: it is left out. */
+/* A last line without an end was being written: it is left out. *metrics is the
+ * caller's to free, after a failure too. */
 static mn_status read_metrics(const char *folder, json_t **metrics, mn_error *error)
 {
     mn__string path = {0};
@@ -54,8 +55,6 @@ static mn_status read_metrics(const char *folder, json_t **metrics, mn_error *er
              line = end + 1, number++)
             status = add_line(*metrics, path.text, number, line, end - line, error);
         mn__free(text);
-        if (status != MN_OK)
-            json_decref(*metrics);
     }
     mn__string_free(&path);
     return status;

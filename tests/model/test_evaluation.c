@@ -1,5 +1,7 @@
 /* Evaluations: what a figure's identity holds, what is known stays known, what a
- * lossy tokenizer leaves out, forms that look ahead. */
+ * lossy tokenizer leaves out, forms that look ahead; and damaged metrics in a
+ * report. */
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,6 +14,7 @@
 #include "data/prepare.h"
 #include "eval/evaluation.h"
 #include "eval/generate.h"
+#include "eval/report.h"
 #include "support/folder.h"
 
 enum { DOCUMENTS = 4, TOKENS = 60 };
@@ -325,6 +328,62 @@ static void shares_no_nats_among_bytes_that_are_lost(void **state)
     }
 }
 
+/* ---- The report ------------------------------------------------------------------------ */
+
+static mn_status report(fixture *f, json_t *runs, mn_error *error)
+{
+    const mn__report_options options = {.data = "", .split = "", .document = ""};
+    return mn__report_add(runs, &f->run, &options, NULL, error);
+}
+
+/* Jansson's blocks that were freed are kept, as one that is referred to once and
+ * points nowhere: freeing it again crashes. */
+enum { DEAD_MOST = 1000 };
+static void *dead[DEAD_MOST];
+static int poisoned;
+
+static void poison(void *block)
+{
+    static const size_t once = 1;
+    size_t bytes = block ? malloc_usable_size(block) : 0;
+    for (size_t i = 0; i + sizeof once <= bytes; i += sizeof once)
+        memcpy((char *)block + i, &once, sizeof once);
+    assert_true(poisoned < DEAD_MOST);
+    dead[poisoned++] = block;
+}
+
+static void reads_metrics_that_a_kill_has_cut(void **state)
+{
+    (void)state;
+    static const char line[] = "{\"kind\": \"train\", \"step\": 1, \"loss\": 2.5}\n";
+    fixture f;
+    mn_error error;
+    json_t *runs = json_array();
+    fixture_open(&f, plain, 16);
+    const char *path = folder_path(folder, "run/metrics.jsonl");
+    char text[256];
+    snprintf(text, sizeof text, "%s{\"kind\": \"train\", \"st\n%s", line, line);
+    folder_write(path, text, -1);
+    json_set_alloc_funcs(malloc, poison);
+    mn_status status = report(&f, runs, &error);
+    json_set_alloc_funcs(malloc, free);
+    while (poisoned > 0)
+        free(dead[--poisoned]);
+    assert_int_equal(status, MN_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "line 2"));
+    assert_int_equal(json_array_size(runs), 0);
+    for (size_t cut = 0; cut < sizeof line - 1; cut++) {
+        snprintf(text, sizeof text, "%s%.*s", line, (int)cut, line);
+        folder_write(path, text, -1);
+        if (report(&f, runs, &error) != MN_OK)
+            fail_msg("cut after %zu: %s", cut, error.message);
+        const json_t *metrics = json_object_get(json_array_get(runs, cut), "metrics");
+        assert_int_equal(json_array_size(json_object_get(metrics, "train")), 1);
+    }
+    json_decref(runs);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -335,6 +394,7 @@ int main(void)
         cmocka_unit_test(names_the_form),
         cmocka_unit_test(repeating_forgets_nothing),
         cmocka_unit_test(shares_no_nats_among_bytes_that_are_lost),
+        cmocka_unit_test(reads_metrics_that_a_kill_has_cut),
     };
     return cmocka_run_group_tests(tests, make, unmake);
 }
