@@ -153,37 +153,6 @@ void mn__string_json(mn__string *string, const char *text, int64_t bytes)
     mn__string_puts(string, "\"");
 }
 
-static const char *html_escape(char byte)
-{
-    switch (byte) {
-    case '&':
-        return "&amp;";
-    case '<':
-        return "&lt;";
-    case '>':
-        return "&gt;";
-    case '"':
-        return "&quot;";
-    case '\'':
-        return "&#39;";
-    default:
-        return NULL;
-    }
-}
-
-void mn__string_html(mn__string *string, const char *text, int64_t bytes)
-{
-    for (int64_t i = 0; i < bytes && !string->failed;) {
-        const char *escape = html_escape(text[i]);
-        if (escape) {
-            mn__string_puts(string, escape);
-            i++;
-        } else {
-            i += add_character(string, text + i, bytes - i);
-        }
-    }
-}
-
 void mn__string_clear(mn__string *string)
 {
     string->bytes = 0;

@@ -20,10 +20,8 @@ void mn__string_add(mn__string *string, const void *data, int64_t bytes);
 void mn__string_puts(mn__string *string, const char *text);
 void mn__string_printf(mn__string *string, const char *format, ...) MN__PRINTF(2, 3);
 void mn__string_vprintf(mn__string *string, const char *format, va_list arguments) MN__PRINTF(2, 0);
-/* `text` as a quoted JSON string; as HTML text. Bytes that
- * are no UTF-8 become U+FFFD. */
+/* `text` as a quoted JSON string. Bytes that are no UTF-8 become U+FFFD. */
 void mn__string_json(mn__string *string, const char *text, int64_t bytes);
-void mn__string_html(mn__string *string, const char *text, int64_t bytes);
 /* Empties it, keeps the memory and forgets a failure. */
 void mn__string_clear(mn__string *string);
 void mn__string_free(mn__string *string);

@@ -11,11 +11,13 @@
 #include "cli/table.h"
 
 typedef struct inspect_options {
-    bool json;
+    bool json, verify;
 } inspect_options;
 
 static const mn__option own[] = {
     MN__BOOL(inspect_options, json, "false", "print JSON"),
+    MN__BOOL(inspect_options, verify, "false",
+             "read all of a data set first, and compare it with its hashes"),
     MN__OPTIONS_END,
 };
 static const mn__option *const tables[] = {own, NULL};
@@ -215,13 +217,17 @@ static mn_status inspect_run(const char *path, bool json, mn_error *error)
 
 /* ---- Data sets and tokenizers ---------------------------------------------------------- */
 
-static mn_status inspect_dataset(const char *path, bool json, mn_error *error)
+static mn_status inspect_dataset(const mn__call *call, mn_error *error)
 {
+    const inspect_options *options = call->options;
     mn__dataset *dataset;
-    mn_status status = mn__dataset_open(&dataset, path, error);
+    mn_status status = mn__dataset_open(&dataset, call->operands[0], error);
     if (status != MN_OK)
         return status;
-    status = mn__dataset_print(dataset, json, error);
+    if (options->verify)
+        status = mn__dataset_verify(dataset, call->progress, error);
+    if (status == MN_OK)
+        status = mn__dataset_print(dataset, options->json, error);
     mn__dataset_close(dataset);
     return status;
 }
@@ -265,12 +271,18 @@ static bool ends(const char *path, const char *ending)
     return length >= own_length && !strcmp(path + length - own_length, ending);
 }
 
-static mn_status inspect(const char *path, bool json, mn_error *error)
+static mn_status inspect(const mn__call *call, mn_error *error)
 {
+    const inspect_options *options = call->options;
+    const char *path = call->operands[0];
+    bool json = options->json;
     if (!mn__file_exists(path))
         return mn__fail(error, MN_ERROR_IO, "check the path", "%s: there is no such file", path);
     if (holds(path, "dataset.json"))
-        return inspect_dataset(path, json, error);
+        return inspect_dataset(call, error);
+    if (options->verify)
+        return mn__fail(error, MN_ERROR_USAGE, "leave out --verify",
+                        "%s: --verify is for data sets, which keep hashes of what they hold", path);
     if (holds(path, "recipe.yaml"))
         return inspect_run(path, json, error);
     if (holds(path, "tokenizer.json") || ends(path, ".model"))
@@ -286,8 +298,7 @@ static mn_status inspect(const char *path, bool json, mn_error *error)
 
 static mn_status run(mn__call *call, mn_error *error)
 {
-    const inspect_options *options = call->options;
-    return inspect(call->operands[0], options->json, error);
+    return inspect(call, error);
 }
 
 const mn__verb mn__verb_inspect = {
@@ -296,7 +307,8 @@ const mn__verb mn__verb_inspect = {
     .least = 1,
     .most = 1,
     .summary = "say what a file or folder is and what it holds",
-    .details = "PATH is a .safetensors or .gguf file, a run, a data set, or a tokenizer.",
+    .details = "PATH is a .safetensors or .gguf file, a run, a data set, or a tokenizer.\n\n"
+               "  mneme inspect books --verify",
     .tables = tables,
     .options_bytes = sizeof(inspect_options),
     .run = run,

@@ -47,6 +47,11 @@ expect 0 'nothing was done' "$mneme" prepare "$work/text" --out "$work/data"
 expect 9 'other settings' "$mneme" prepare "$work/text" --out "$work/data" --tokenizer characters
 expect 0 '"tokens": 14' "$mneme" inspect --json "$work/data"
 expect 0 '3' "$mneme" inspect "$work/data"
+expect 0 '14' "$mneme" inspect "$work/data" --verify
+printf 'X' | dd of="$work/data/shard-00000.ids" bs=1 conv=notrunc 2>"$work/err"
+expect 0 '14' "$mneme" inspect "$work/data"
+expect 5 'other ids than were written' "$mneme" inspect "$work/data" --verify
+expect 2 'is for data sets' "$mneme" inspect "$source/tests/golden/xl_pre.safetensors" --verify
 
 # Files.
 expect 0 'tensors' "$mneme" inspect "$source/tests/golden/xl_pre.safetensors"
