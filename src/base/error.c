@@ -48,6 +48,24 @@ mn_status mn__fail(mn_error *error, mn_status code, const char *hint, const char
     return code;
 }
 
+static const char *usual_hint(int why)
+{
+    switch (why) {
+    case ENOSPC:
+    case EDQUOT: /* of a user */
+    case EFBIG:  /* a limit on files */
+        return "free some space on that disk, or write elsewhere";
+    case ENOENT:
+        return "is the name right?";
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return "look at who may read and write there";
+    default:
+        return NULL;
+    }
+}
+
 mn_status mn__fail_errno(mn_error *error, const char *hint, const char *format, ...)
 {
     int why = errno;
@@ -60,7 +78,7 @@ mn_status mn__fail_errno(mn_error *error, const char *hint, const char *format, 
         if (length >= 0 && (size_t)length < sizeof error->message)
             snprintf(error->message + length, sizeof error->message - (size_t)length, ": %s",
                      strerror(why));
-        set_hint(error, code, hint);
+        set_hint(error, code, hint ? hint : usual_hint(why));
     }
     return code;
 }
@@ -69,6 +87,12 @@ void mn__error_clear(mn_error *error)
 {
     if (error)
         *error = (mn_error){.code = MN_OK};
+}
+
+void mn__error_hint(mn_error *error, const char *hint)
+{
+    if (error && !*error->hint)
+        snprintf(error->hint, sizeof error->hint, "%s", hint);
 }
 
 void mn__error_prefix(mn_error *error, const char *format, ...)

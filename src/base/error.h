@@ -21,12 +21,16 @@ extern "C" {
 mn_status mn__fail(mn_error *error, mn_status code, const char *hint, const char *format, ...)
     MN__PRINTF(4, 5);
 
-/* The same for the text of errno: message becomes "<format>: <strerror>". */
+/* The same for the text of errno: message becomes "<format>: <strerror>". Without
+ * a hint, there is a usual one for a full disk, a missing file and permissions. */
 mn_status mn__fail_errno(mn_error *error, const char *hint, const char *format, ...)
     MN__PRINTF(3, 4);
 
 /* Clears `error` to MN_OK. NULL is fine. */
 void mn__error_clear(mn_error *error);
+
+/* Gives an error a hint, where it has none. NULL is fine. */
+void mn__error_hint(mn_error *error, const char *hint);
 
 /* Puts "<format>: " before an error's message, for the caller's context. */
 void mn__error_prefix(mn_error *error, const char *format, ...) MN__PRINTF(2, 3);

@@ -7,11 +7,18 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/string.h"
 
 enum { LENGTH_BYTES = 8, HEADER_LIMIT = 100 * 1000 * 1000, DATA_ALIGNMENT = 64, RANK_LIMIT = 8 };
+
+/* How the header of a file of ours begins, with the hash of the whole file, the
+ * hash's own digits taken as zeros. */
+#define CHECK_BEGIN "{\"__metadata__\":{\"check\":\""
+#define CHECK_ZEROS "00000000000000000000000000000000"
+enum { CHECK_AT = sizeof CHECK_BEGIN - 1, CHECK_DIGITS = sizeof CHECK_ZEROS - 1 };
 
 struct mn__safetensors {
     mn__map map;
@@ -209,6 +216,26 @@ static mn_status align_data(const reader *r)
     return MN_OK;
 }
 
+/* Files of others, and of our earlier builds, carry no hash. */
+static mn_status verify(const reader *r, const char *header, int64_t header_bytes)
+{
+    const mn__map *map = &r->file->map;
+    if (header_bytes < CHECK_AT + CHECK_DIGITS || memcmp(header, CHECK_BEGIN, CHECK_AT) != 0)
+        return MN_OK;
+    mn__hash *hash = mn__hash_new();
+    if (!hash)
+        return no_memory(r->path, r->error);
+    const int64_t digits = LENGTH_BYTES + CHECK_AT, after = digits + CHECK_DIGITS;
+    mn__hash_add(hash, map->data, digits);
+    mn__hash_add(hash, CHECK_ZEROS, CHECK_DIGITS);
+    mn__hash_add(hash, map->data + after, map->bytes - after);
+    mn__hash_text is = mn__hash_end(hash);
+    if (memcmp(is.hex, header + CHECK_AT, CHECK_DIGITS) == 0)
+        return MN_OK;
+    return mn__fail(r->error, MN_ERROR_FORMAT, "restore it from a copy",
+                    "%s: damaged, its bytes are not those that were written", r->path);
+}
+
 static mn_status read_header(reader *r)
 {
     const mn__map *map = &r->file->map;
@@ -229,6 +256,9 @@ static mn_status read_header(reader *r)
     if (header_bytes == 0 || *text != '{')
         return mn__fail(r->error, MN_ERROR_FORMAT, NULL, "%s: the header is no JSON object",
                         r->path);
+    mn_status status = verify(r, text, (int64_t)header_bytes);
+    if (status)
+        return status;
     return mn__json_parse(r->path, text, (int64_t)header_bytes, &r->file->header, r->error);
 }
 
@@ -255,6 +285,8 @@ mn_status mn__safetensors_open(mn__safetensors **file, const char *path, mn_erro
     mn__arena_init(&new->copies, 0);
     mn_status status = read_file(&(reader){.file = new, .path = path, .error = error});
     if (status) {
+        if (status == MN_ERROR_FORMAT)
+            mn__error_hint(error, "the file is damaged; fetch or write it again");
         mn__safetensors_close(new);
         return status;
     }
@@ -303,11 +335,9 @@ const char *mn__safetensors_metadata(const mn__safetensors *file, const char *ke
 
 static void add_metadata(mn__string *header, const char *const *metadata)
 {
-    if (!metadata || !*metadata)
-        return;
-    mn__string_puts(header, "\"__metadata__\":{");
-    for (const char *const *at = metadata; *at; at += 2) {
-        mn__string_puts(header, at == metadata ? "" : ",");
+    mn__string_puts(header, CHECK_BEGIN CHECK_ZEROS "\"");
+    for (const char *const *at = metadata; at && *at; at += 2) {
+        mn__string_puts(header, ",");
         mn__string_json(header, at[0], (int64_t)strlen(at[0]));
         mn__string_puts(header, ":");
         mn__string_json(header, at[1], (int64_t)strlen(at[1]));
@@ -317,7 +347,7 @@ static void add_metadata(mn__string *header, const char *const *metadata)
 
 static void add_entry(mn__string *header, const mn__safetensor *tensor, int64_t begin)
 {
-    mn__string_puts(header, header->bytes > 1 ? "," : "");
+    mn__string_puts(header, ",");
     mn__string_json(header, tensor->name, (int64_t)strlen(tensor->name));
     mn__string_printf(header, ":{\"dtype\":\"%s\",\"shape\":[", tensor->dtype);
     for (int i = 0; i < tensor->rank; i++)
@@ -374,16 +404,34 @@ static void place_tensors(const mn__safetensor *tensors, int64_t count,
     }
 }
 
-static mn_status write_file(const char *path, const mn__string *header,
+/* Puts the file's hash in its place. */
+static bool sign(mn__string *header, const unsigned char length[LENGTH_BYTES],
+                 const mn__safetensor *const *order, int64_t count)
+{
+    mn__hash *hash = mn__hash_new();
+    if (!hash)
+        return false;
+    mn__hash_add(hash, length, LENGTH_BYTES);
+    mn__hash_add(hash, header->text, header->bytes);
+    for (int64_t i = 0; i < count; i++)
+        mn__hash_add(hash, order[i]->data, order[i]->bytes);
+    mn__hash_text is = mn__hash_end(hash);
+    memcpy(header->text + CHECK_AT, is.hex, CHECK_DIGITS);
+    return true;
+}
+
+static mn_status write_file(const char *path, mn__string *header,
                             const mn__safetensor *const *order, int64_t count, mn_error *error)
 {
+    unsigned char length[LENGTH_BYTES];
+    for (int i = 0; i < LENGTH_BYTES; i++)
+        length[i] = (unsigned char)((uint64_t)header->bytes >> 8 * i);
+    if (!sign(header, length, order, count))
+        return no_memory(path, error);
     mn__writer *writer;
     mn_status status = mn__writer_open(&writer, path, error);
     if (status)
         return status;
-    unsigned char length[LENGTH_BYTES];
-    for (int i = 0; i < LENGTH_BYTES; i++)
-        length[i] = (unsigned char)((uint64_t)header->bytes >> 8 * i);
     mn__writer_write(writer, length, LENGTH_BYTES);
     mn__writer_write(writer, header->text, header->bytes);
     for (int64_t i = 0; i < count; i++)
@@ -394,7 +442,6 @@ static mn_status write_file(const char *path, const mn__string *header,
 static void make_header(mn__string *header, const mn__safetensor *tensors, int64_t count,
                         const int64_t *begins, const char *const *metadata)
 {
-    mn__string_puts(header, "{");
     add_metadata(header, metadata);
     for (int64_t i = 0; i < count; i++)
         add_entry(header, &tensors[i], begins[i]);

@@ -2,7 +2,10 @@
  * header {name: {dtype, shape, data_offsets}, "__metadata__": {...}}, the data.
  * Reading maps the file and checks every bound before any use: offsets cover
  * the data without holes or overlaps, sizes agree with shapes and dtypes, names
- * are unique, the header has at most 100 MB. */
+ * are unique, the header has at most 100 MB.
+ *
+ * A file written here carries in its metadata, as `check`, the XXH3 hash of all
+ * its bytes, and is compared with it when it is opened. */
 #ifndef MN__BASE_SAFETENSORS_H
 #define MN__BASE_SAFETENSORS_H
 

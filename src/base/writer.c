@@ -18,8 +18,6 @@
 
 enum { BUFFER_BYTES = 1 << 16, TRIES = 1000 };
 
-static const char DISK_HINT[] = "free some space on that disk, or write elsewhere";
-
 struct mn__writer {
     char *target, *temporary;
     int file;
@@ -101,8 +99,7 @@ static void write_through(mn__writer *writer, const char *data, int64_t bytes)
     while (bytes > 0 && !writer->error.code) {
         int64_t done = mn__file_call_write(writer->file, data, bytes);
         if (done < 0)
-            mn__fail_errno(&writer->error, errno == ENOSPC ? DISK_HINT : NULL, "%s: cannot write",
-                           writer->target);
+            mn__fail_errno(&writer->error, NULL, "%s: cannot write", writer->target);
         data += done;
         bytes -= done;
     }
@@ -172,8 +169,7 @@ mn_status mn__writer_commit(mn__writer *writer, mn_error *error)
     flush_buffer(writer);
     mn_error *first = &writer->error;
     if (!first->code && fsync(writer->file) != 0)
-        mn__fail_errno(first, errno == ENOSPC ? DISK_HINT : NULL, "%s: cannot sync",
-                       writer->target);
+        mn__fail_errno(first, NULL, "%s: cannot sync", writer->target);
     if (close(writer->file) != 0 && !first->code)
         mn__fail_errno(first, NULL, "%s: cannot close", writer->target);
     if (!first->code && rename(writer->temporary, writer->target) != 0)

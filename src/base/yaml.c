@@ -59,7 +59,8 @@ static mn_status parser_failure(reader *r)
     char problem[256];
     snprintf(problem, sizeof problem, "%s%s%s", parser->problem ? parser->problem : "not YAML",
              parser->context ? " " : "", parser->context ? parser->context : "");
-    return fail_at(r, parser->problem_mark, NULL, problem);
+    return fail_at(r, parser->problem_mark,
+                   "look for a missing quote, bracket or space before that place", problem);
 }
 
 static mn_status next_event(reader *r, yaml_event_t *event)

@@ -21,6 +21,7 @@ struct mn__dataset {
     int64_t count;
     mn__map *maps;      /* [header.shards] */
     mn__hash_text *ids; /* [header.shards] hashes of the maps */
+    bool *checked;      /* [header.shards] has that hash */
 };
 
 static mn_status fail_memory(const char *folder, mn_error *error)
@@ -94,7 +95,8 @@ static mn_status open_all(mn__dataset *dataset, const char *folder, mn_error *er
     int64_t shards = dataset->header.shards;
     dataset->maps = mn__calloc(shards, (int64_t)sizeof *dataset->maps);
     dataset->ids = mn__calloc(shards, (int64_t)sizeof *dataset->ids);
-    if (!dataset->maps || !dataset->ids)
+    dataset->checked = mn__calloc(shards, (int64_t)sizeof *dataset->checked);
+    if (!dataset->maps || !dataset->ids || !dataset->checked)
         return fail_memory(folder, error);
     for (int64_t i = 0; i < shards && !status; i++)
         status = open_shard(dataset, i, error);
@@ -126,8 +128,18 @@ void mn__dataset_close(mn__dataset *dataset)
     mn__free(dataset->places);
     mn__free(dataset->maps);
     mn__free(dataset->ids);
+    mn__free(dataset->checked);
     mn__arena_free(&dataset->arena);
     mn__free(dataset);
+}
+
+static mn_status check_shard(const mn__dataset *dataset, int64_t shard, mn_error *error)
+{
+    mn__hash_text hash = mn__hash_of(dataset->maps[shard].data, dataset->maps[shard].bytes);
+    if (strcmp(hash.hex, dataset->ids[shard].hex) != 0)
+        return fail_shard(dataset, shard, "has other ids than were written", error);
+    dataset->checked[shard] = true;
+    return MN_OK;
 }
 
 mn_status mn__dataset_verify(const mn__dataset *dataset, const mn__progress *progress,
@@ -137,9 +149,9 @@ mn_status mn__dataset_verify(const mn__dataset *dataset, const mn__progress *pro
         if (!mn__progress_report(progress, "verifying", i, dataset->header.shards, NULL))
             return mn__fail(error, MN_ERROR_INTERRUPTED, NULL, "%s: verifying was stopped",
                             dataset->folder);
-        mn__hash_text hash = mn__hash_of(dataset->maps[i].data, dataset->maps[i].bytes);
-        if (strcmp(hash.hex, dataset->ids[i].hex) != 0)
-            return fail_shard(dataset, i, "has other ids than were written", error);
+        mn_status status = check_shard(dataset, i, error);
+        if (status)
+            return status;
     }
     return MN_OK;
 }
@@ -250,6 +262,9 @@ mn_status mn__dataset_tokens(const mn__dataset *dataset, int64_t document, int64
     if (count == 0)
         return MN_OK;
     const place *at = &dataset->places[document];
+    mn_status status = dataset->checked[at->shard] ? MN_OK : check_shard(dataset, at->shard, error);
+    if (status)
+        return status;
     int width = dataset->header.id_bytes;
     const unsigned char *from = dataset->maps[at->shard].data + (at->offset + offset) * width;
     uint32_t largest = width == 1   ? widen_uint8_t(from, count, out)

@@ -55,7 +55,8 @@ mn__dataset_counts mn__dataset_counts_of(const mn__dataset *dataset, mn__split s
 mn__hash_text mn__dataset_fingerprint(const mn__dataset *dataset, mn__split split);
 
 /* out[0..count) = the ids of one document from `offset`, which must lie inside
- * it. MN_ERROR_FORMAT where an id is not below V: the file was damaged. */
+ * it. A shard's first use compares its hash: MN_ERROR_FORMAT where it differs, and
+ * where an id is not below V. For one thread. */
 mn_status mn__dataset_tokens(const mn__dataset *dataset, int64_t document, int64_t offset,
                              int64_t count, int32_t *out, mn_error *error);
 

@@ -132,6 +132,39 @@ static mn_status choose(mn__evaluation *evaluation, const char *const *names, in
 
 /* ---- The file of results ------------------------------------------------------------------ */
 
+mn__hash_text mn__results_check(const json_t *file)
+{
+    mn__hash_text check = {""};
+    json_t *without = json_copy((json_t *)(uintptr_t)file);
+    json_object_del(without, "check");
+    char *text = without
+                     ? json_dumps(without, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17))
+                     : NULL;
+    json_decref(without);
+    if (text)
+        check = mn__hash_of(text, (int64_t)strlen(text));
+    free(text);
+    return check;
+}
+
+mn_status mn__results_read(const char *path, json_t **file, mn_error *error)
+{
+    mn_status status = mn__json_read(path, file, error);
+    if (status != MN_OK) {
+        if (status == MN_ERROR_FORMAT)
+            mn__error_hint(error, "remove it and evaluate again");
+        return status;
+    }
+    /* Files of earlier builds have no check. */
+    const char *check = json_string_value(json_object_get(*file, "check"));
+    mn__hash_text is = mn__results_check(*file);
+    if (json_is_object(*file) && (!check || !strcmp(check, is.hex)))
+        return MN_OK;
+    json_decref(*file);
+    return mn__fail(error, MN_ERROR_FORMAT, "remove it and evaluate again",
+                    "%s: was changed after it was written", path);
+}
+
 static json_t *ranges_of(const mn__document_result *result)
 {
     json_t *out = json_array();
@@ -162,6 +195,11 @@ static mn_status save(mn__evaluation *evaluation, mn_error *error)
 {
     json_t *root = json_pack("{s:i, s:O, s:o}", "version", 1, "identity", evaluation->identity,
                              "documents", finished_documents(evaluation));
+    mn__hash_text check = mn__results_check(root);
+    if (root && (!*check.hex || json_object_set_new(root, "check", json_string(check.hex)))) {
+        json_decref(root);
+        root = NULL;
+    }
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(root);
     if (!text)
@@ -236,7 +274,7 @@ static mn_status load(mn__evaluation *evaluation, mn_error *error)
     if (!mn__file_exists(evaluation->path))
         return MN_OK;
     json_t *root;
-    mn_status status = mn__json_read(evaluation->path, &root, error);
+    mn_status status = mn__results_read(evaluation->path, &root, error);
     if (status != MN_OK)
         return status;
     mn__json documents;

@@ -60,6 +60,11 @@ void mn__evaluation_close(mn__evaluation *evaluation);
  * not hold every byte and there are no bits per byte or character), totals,
  * "positions" and "documents", arrays of objects. NULL when memory is short. */
 json_t *mn__evaluation_json(const mn__evaluation *evaluation);
+/* Reads a file of results, of this run or another: MN_ERROR_FORMAT where it is not
+ * what was written. */
+mn_status mn__results_read(const char *path, json_t **file, mn_error *error);
+/* What its `check` says: the hash of all the rest; "" when memory is short. */
+mn__hash_text mn__results_check(const json_t *file);
 /* The precision of a run's recipe. */
 mn_status mn__run_compute(const mn__run *run, mn__dtype *compute, mn_error *error);
 

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/memory.h"
+#include "eval/evaluation.h"
 #include "eval/perplexity.h"
 #include "eval/score.h"
 #include "text/utf8.h"
@@ -28,6 +29,7 @@ static mn_status add_line(json_t *metrics, const char *path, int64_t number, con
     mn_status status = mn__json_parse(path, line, bytes, &object, error);
     if (status != MN_OK) {
         mn__error_prefix(error, "line %lld", (long long)number);
+        mn__error_hint(error, "the file is damaged: remove that line");
         return status;
     }
     const char *kind = json_string_value(json_object_get(object, "kind"));
@@ -51,7 +53,9 @@ static mn_status read_metrics(const char *folder, json_t **metrics, mn_error *er
     if (status == MN_OK) {
         *metrics = json_pack("{s:[], s:[]}", "train", "validation");
         int64_t number = 1;
-        for (char *line = text, *end; status == MN_OK && (end = strchr(line, '\n'));
+        const char *last = text + bytes;
+        for (const char *line = text, *end;
+             status == MN_OK && (end = memchr(line, '\n', (size_t)(last - line)));
              line = end + 1, number++)
             status = add_line(*metrics, path.text, number, line, end - line, error);
         mn__free(text);
@@ -76,9 +80,10 @@ static json_t *sum_results(const json_t *file)
         json_array_foreach((json_t *)positions, k, entry)
         {
             json_int_t first = json_integer_value(json_array_get(entry, 0));
-            if (first < 0)
+            int into = first < 0 ? MN__POSITION_RANGES : mn__position_range(first);
+            if (into >= MN__POSITION_RANGES)
                 continue;
-            mn__tally *tally = &range[mn__position_range(first)];
+            mn__tally *tally = &range[into];
             tally->tokens += json_integer_value(json_array_get(entry, 1));
             tally->nats += json_number_value(json_array_get(entry, 2));
         }
@@ -96,7 +101,7 @@ static json_t *sum_results(const json_t *file)
 static mn_status add_results(json_t *list, const mn__run *run, const char *path, mn_error *error)
 {
     json_t *file;
-    mn_status status = mn__json_read(path, &file, error);
+    mn_status status = mn__results_read(path, &file, error);
     if (status != MN_OK)
         return status;
     const json_t *identity = json_object_get(file, "identity");
@@ -112,9 +117,9 @@ static mn_status read_results(const mn__run *run, json_t *list, mn_error *error)
     mn__string folder = {0}, path = {0};
     char **names = NULL;
     int64_t count = 0;
-    mn_status status = MN_OK;
     mn__string_printf(&folder, "%s/eval", run->folder);
-    if (!folder.failed && mn__file_is_folder(folder.text))
+    mn_status status = folder.failed ? no_memory(error) : MN_OK;
+    if (status == MN_OK && mn__file_is_folder(folder.text))
         status = mn__file_list(folder.text, &names, &count, error);
     for (int64_t i = 0; i < count && status == MN_OK; i++) {
         size_t length = strlen(names[i]);
@@ -173,7 +178,7 @@ static int64_t longest_document(const mn__dataset *dataset, mn__split split)
 }
 
 /* [text, carried, cleared] of each token; a character cut in pieces stands at its
- * last one. */
+ * last one. NULL when memory is short. */
 static json_t *token_rows(const mn__tokenizer *tokenizer, const passage_scores *passage,
                           const float *carried)
 {
@@ -189,8 +194,12 @@ static json_t *token_rows(const mn__tokenizer *tokenizer, const passage_scores *
                                               (size_t)text.bytes, (double)carried[i],
                                               (double)passage->nats[i]));
     }
+    bool failed = text.failed;
     mn__string_free(&text);
-    return rows;
+    if (!failed)
+        return rows;
+    json_decref(rows);
+    return NULL;
 }
 
 static mn_status score_passage(mn__run *run, const mn__dataset *dataset, int64_t document,
@@ -214,15 +223,17 @@ static mn_status score_passage(mn__run *run, const mn__dataset *dataset, int64_t
         if (status == MN_OK && way == MN__WAY_CARRIED)
             memcpy(carried, passage->nats, (size_t)passage->count * sizeof *carried);
     }
-    if (status == MN_OK)
+    json_t *rows = status == MN_OK ? token_rows(run->tokenizer, passage, carried) : NULL;
+    if (rows)
         *out =
             json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:o}", "document",
                       mn__dataset_at(dataset, document)->name, "title",
                       mn__dataset_at(dataset, document)->title, "from", (json_int_t)passage->from,
                       "segment", (json_int_t)mn__score_length(&config, run->decoder), "form",
                       mn__decoder_form(run->decoder), "data",
-                      mn__dataset_fingerprint(dataset, MN__SPLITS).hex, "tokens",
-                      token_rows(run->tokenizer, passage, carried));
+                      mn__dataset_fingerprint(dataset, MN__SPLITS).hex, "tokens", rows);
+    if (status == MN_OK && !*out)
+        status = no_memory(error);
     mn__free(carried);
     mn__free(passage->ids);
     mn__free(passage->nats);
@@ -286,6 +297,7 @@ mn_status mn__report_add(json_t *runs, mn__run *run, const mn__report_options *o
         json_decref(metrics);
         json_decref(results);
         json_decref(passage);
+        mn__string_free(&recipe);
         return status;
     }
     json_t *entry = json_pack(

@@ -88,7 +88,8 @@ static mn_status load_described(mn__tokenizer **tokenizer, const char *folder, c
     int version = 0;
     json_t *json = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &why);
     if (!json)
-        return mn__fail(error, MN_ERROR_FORMAT, NULL, "%s:%d: %s", path, why.line, why.text);
+        return mn__fail(error, MN_ERROR_FORMAT, "copy the folder again: a file of it was changed",
+                        "%s:%d: %s", path, why.line, why.text);
     mn_status status = MN_OK;
     if (json_unpack(json, "{s:i, s:s, s:s}", "mneme_tokenizer", &version, "kind", &kind,
                     "fingerprint", &fingerprint) ||
@@ -98,6 +99,9 @@ static mn_status load_described(mn__tokenizer **tokenizer, const char *folder, c
                      "%s: does not describe a tokenizer of this version", path);
     if (!status)
         status = load_kind(tokenizer, folder, kind, fingerprint, error);
+    if (status == MN_ERROR_OPTION)
+        status = mn__fail(error, MN_ERROR_FORMAT, "copy the folder again: a file of it was changed",
+                          "%s: no kind of tokenizer is named \"%s\"", path, kind);
     json_decref(json);
     return status;
 }

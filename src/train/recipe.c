@@ -2,6 +2,7 @@
 #include "train/recipe.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "model/decoder.h"
@@ -142,13 +143,14 @@ static mn_status read_attention(mn__recipe *recipe, mn_error *error)
 
 static mn_status refuse_unknown_sections(const mn__recipe *recipe, mn_error *error)
 {
-    static const mn__option sections[] = {{.name = "model"},
-                                          {.name = "attention"},
-                                          {.name = "data"},
-                                          {.name = "optimizer"},
-                                          {.name = "schedule"},
-                                          {.name = "train"},
-                                          {0}};
+#define SECTION(section)                           \
+    {                                              \
+        .name = section, .type = MN__OPTION_STRING \
+    }
+    static const mn__option sections[] = {
+        SECTION("model"),    SECTION("attention"), SECTION("data"), SECTION("optimizer"),
+        SECTION("schedule"), SECTION("train"),     MN__OPTIONS_END};
+#undef SECTION
     const mn__yaml_node *root = recipe->root;
     if (root->kind != MN__YAML_MAPPING)
         return mn__yaml_fail(root, "begin with `model:`", error, "a recipe is a mapping");
@@ -159,8 +161,10 @@ static mn_status refuse_unknown_sections(const mn__recipe *recipe, mn_error *err
             known |= !strcmp(name, section->name);
         if (!known) {
             const char *nearest = mn__options_nearest(sections, name);
-            return mn__yaml_fail(root->keys[i], nearest, error, "a recipe has no section `%s`",
-                                 name);
+            char hint[128] = "the sections are model, attention, data, optimizer, schedule, train";
+            if (nearest)
+                snprintf(hint, sizeof hint, "did you mean '%s'?", nearest);
+            return mn__yaml_fail(root->keys[i], hint, error, "a recipe has no section `%s`", name);
         }
     }
     return MN_OK;
