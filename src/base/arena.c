@@ -28,11 +28,18 @@
 
 enum { ALIGNMENT = 64, DEFAULT_BLOCK = 1 << 20 };
 
+static bool single_blocks;
+
 struct mn__arena_block {
     mn__arena_block *next;
     int64_t capacity, used;
     _Alignas(ALIGNMENT) char data[];
 };
+
+void mn__arena_single_blocks(bool single)
+{
+    single_blocks = single;
+}
 
 void mn__arena_init(mn__arena *arena, int64_t block_bytes)
 {
@@ -74,7 +81,7 @@ static int64_t larger(int64_t a, int64_t b)
 static mn__arena_block *next_block(mn__arena *arena, int64_t bytes)
 {
     mn__arena_block **link = arena->current ? &arena->current->next : &arena->first;
-    int64_t capacity = larger(bytes, arena->block_bytes);
+    int64_t capacity = larger(bytes, single_blocks ? 0 : arena->block_bytes);
     while (*link && (*link)->capacity < bytes) {
         mn__arena_block *small = *link;
         capacity = larger(capacity, small->capacity + small->capacity / 4);

@@ -5,6 +5,8 @@
 #ifndef MN__BASE_ARENA_H
 #define MN__BASE_ARENA_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 
 typedef struct mn__arena_block mn__arena_block;
@@ -39,5 +41,9 @@ void *mn__arena_release_except(mn__arena *arena, mn__arena_mark mark, const void
 void mn__arena_reset(mn__arena *arena);
 /* Gives the blocks back to the heap. */
 void mn__arena_free(mn__arena *arena);
+
+/* Tests: every arena takes a block of its own for each allocation, so that each
+ * can be made to fail. */
+void mn__arena_single_blocks(bool single);
 
 #endif

@@ -126,7 +126,7 @@ mn__memory_stats mn__memory_now(void)
     };
 }
 
-void mn__memory_fail_nth(int64_t n)
+int64_t mn__memory_fail_nth(int64_t n)
 {
-    atomic_store(&fail_countdown, n);
+    return atomic_exchange(&fail_countdown, n);
 }

@@ -25,7 +25,8 @@ typedef struct mn__memory_stats {
 } mn__memory_stats;
 mn__memory_stats mn__memory_now(void);
 
-/* Tests: the n-th allocation from now fails (1 = the next), once; 0 = none. */
-void mn__memory_fail_nth(int64_t n);
+/* Tests: the n-th allocation from now fails (1 = the next), once; 0 = none.
+ * Returns what was left to count of the call before: 0 if that one has failed. */
+int64_t mn__memory_fail_nth(int64_t n);
 
 #endif

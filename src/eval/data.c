@@ -16,10 +16,12 @@ static const char *recipe_text(const mn__run *run, const char *key)
     return node && node->kind == MN__YAML_SCALAR ? node->text : "";
 }
 
-static bool is_dataset(mn__arena *arena, const char *folder)
+static mn_status look_for_dataset(mn__arena *arena, const char *folder, bool *there,
+                                  mn_error *error)
 {
     const char *path = mn__arena_printf(arena, "%s/dataset.json", folder);
-    return path && mn__file_exists(path);
+    *there = path && mn__file_exists(path);
+    return path ? MN_OK : no_memory(error);
 }
 
 /* The text itself: prepared once, found again by its name. */
@@ -42,37 +44,39 @@ static mn_status prepare(const mn__run *run, const char *name, mn__arena *arena,
     return mn__prepare(&config, progress, NULL, error);
 }
 
-/* "folder@test": a data set's split. */
-static bool cut_split(mn__arena *arena, const char *name, const char **folder, mn__split *split)
+/* "folder" or "folder@test": a data set, or a split of one. */
+static mn_status find_dataset(mn__arena *arena, const char *name, const char **folder,
+                              mn__split *split, bool *there, mn_error *error)
 {
+    *folder = name;
+    mn_status status = look_for_dataset(arena, name, there, error);
     const char *at = strrchr(name, '@');
-    if (!at || !mn__split_named(at + 1, split))
-        return false;
+    if (status != MN_OK || *there || !at || !mn__split_named(at + 1, split))
+        return status;
     *folder = mn__arena_printf(arena, "%.*s", (int)(at - name), name);
-    return *folder && is_dataset(arena, *folder);
+    return *folder ? look_for_dataset(arena, *folder, there, error) : no_memory(error);
 }
 
 static mn_status find_folder(const mn__run *run, const char *name, mn__arena *arena,
                              const mn__progress *progress, const char **folder, mn__split *split,
                              mn_error *error)
 {
+    bool there;
     if (*name) {
-        if (is_dataset(arena, name)) {
-            *folder = name;
-            return MN_OK;
-        }
-        return cut_split(arena, name, folder, split)
-                   ? MN_OK
-                   : prepare(run, name, arena, progress, folder, error);
+        mn_status status = find_dataset(arena, name, folder, split, &there, error);
+        if (status != MN_OK || there)
+            return status;
+        return prepare(run, name, arena, progress, folder, error);
     }
     const char *prepared = recipe_text(run, "prepared");
     *folder = *prepared ? prepared : mn__arena_printf(arena, "%s/data", run->folder);
     if (!*folder)
         return no_memory(error);
-    if (!is_dataset(arena, *folder))
+    mn_status status = look_for_dataset(arena, *folder, &there, error);
+    if (status == MN_OK && !there)
         return mn__fail(error, MN_ERROR_IO, "say on what to evaluate: --data TEXT",
                         "%s: the run's own data set is not there", *folder);
-    return MN_OK;
+    return status;
 }
 
 static mn_status choose_split(const mn__dataset *dataset, const char *name, mn__split *split,

@@ -107,11 +107,12 @@ static mn_status read_segment(mn__run *run, mn_error *error)
     struct reading {
         int64_t segment;
     } reading;
-    static const mn__option table[] = {MN__INT(struct reading, segment, "0", 1, 1e9, ""),
-                                       MN__OPTIONS_END};
+    static const mn__option table[] = {
+        MN__INT(struct reading, segment, "0", 1, 1e9, "tokens of a segment"), MN__OPTIONS_END};
     const mn__yaml_node *segment = mn__yaml_get(mn__yaml_get(run->recipe, "data"), "segment");
     if (!segment || segment->kind != MN__YAML_SCALAR)
-        return mn__yaml_fail(run->recipe, NULL, error, "the recipe has no data.segment");
+        return mn__yaml_fail(run->recipe, "give it: --set data.segment=N", error,
+                             "the recipe has no data.segment");
     mn_status status =
         mn__options_set(table, "segment", segment->text, &reading, &run->arena, error);
     run->segment = status == MN_OK ? reading.segment : 0;
@@ -131,6 +132,9 @@ static mn_status read_weights(mn__run *run, mn_error *error)
         if (mn__file_exists(path))
             break;
     }
+    if (!mn__file_exists(path))
+        return mn__fail(error, MN_ERROR_IO, "train it first: mneme train FOLDER --resume",
+                        "%s: no weights yet, there is no checkpoint in it", run->folder);
     mn_status status = mn__safetensors_open(&file, path, error);
     if (status != MN_OK)
         return status;
@@ -143,6 +147,8 @@ static mn_status read_weights(mn__run *run, mn_error *error)
         return status;
     }
     mn__hash_text fingerprint = mn__params_fingerprint(&run->params);
+    if (!*fingerprint.hex)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
     memcpy(run->fingerprint, fingerprint.hex, sizeof run->fingerprint);
     return MN_OK;
 }

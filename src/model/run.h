@@ -39,7 +39,7 @@ mn_status mn__params_list(const mn__params *params, mn__arena *arena, mn__safete
                           int64_t *count, mn_error *error);
 /* Reads values by name: every parameter and buffer must be there, of its size. */
 mn_status mn__params_load(mn__params *params, const mn__safetensors *file, mn_error *error);
-/* XXH3 over names, sizes and values. */
+/* XXH3 over names, sizes and values; "" when memory is short. */
 mn__hash_text mn__params_fingerprint(const mn__params *params);
 
 #endif

@@ -333,6 +333,8 @@ static bool wants(const mn__tape *tape, const mn__attention_args *args)
 mn__var *mn__op_attention(mn__tape *tape, const mn__attention_args *given)
 {
     mn__attention_args args = *given;
+    if (tape->status != MN_OK) /* an optional var may be missing for want of memory */
+        return NULL;
     if (!prepare_args(tape, &args) || !check(tape, &args))
         return NULL;
     const mn__tensor *queries = &args.queries->value;

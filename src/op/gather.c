@@ -169,6 +169,10 @@ int32_t *mn__op_top_k(mn__tape *tape, mn__var *x, int64_t k, float **values)
         int64_t at = n * part.rows * k;
         queue->kernels->top_k(queue, k, largest + at, indices + at, part);
     }
+    if (queue->failed) { /* the indices may be anything */
+        mn__tape_fail(tape, MN_ERROR_MEMORY, NULL, "top_k: no memory for its scratch");
+        return NULL;
+    }
     if (values)
         *values = largest;
     return replay(tape, indices, rows * k) ? indices : NULL;

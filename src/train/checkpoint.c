@@ -203,6 +203,8 @@ mn_status mn__checkpoint_load(const char *path, mn__learner *learner, mn__batche
         return status;
     status = load_from(path, file, learner, batcher, counters, error);
     mn__safetensors_close(file);
+    if (status != MN_OK && error && !strstr(error->message, path))
+        mn__error_prefix(error, "%s", path);
     return status;
 }
 
@@ -241,7 +243,9 @@ static mn_status load_weights(const char *path, const mn__safetensors *file, mn_
         }
         mn__string_printf(&missing, "%s%s", count++ ? ", " : "", param->name);
     }
-    const char *names = missing.failed || !missing.text ? "" : missing.text;
+    const char *names = missing.text ? missing.text : "";
+    if (status == MN_OK && missing.failed)
+        status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to name missing weights");
     if (status == MN_OK && count && (!allow_new || count == params->count))
         status = mn__fail(error, MN_ERROR_MISMATCH,
                           allow_new ? "these are weights of another model"

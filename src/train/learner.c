@@ -201,18 +201,24 @@ static mn_status part_step(mn__learner *learner, int64_t part, int64_t step,
     for (int64_t u = 0; u <= last; u++) {
         mn__var *more = segment_loss(learner, part, u);
         loss = u ? mn__op_add(tape, loss, more) : more;
-        if (u < last && loss)
+        if (tape->status != MN_OK) /* a part of what is to be remembered may be missing */
+            break;
+        if (u < last)
             mn__decoder_commit(learner->decoder, tape, &learner->segment[u], states, true);
     }
     mn_status status = mn__tape_status(tape, error);
+    if (status == MN_OK) /* before its loss is looked at */
+        status = mn__queue_check(&learner->device->queue, error);
     if (status == MN_OK && !loss_is_finite(learner, loss))
         status = not_finite(learner, step, error);
     if (status == MN_OK)
         status = mn__tape_backward(tape, loss, 1.0f, error);
     if (status == MN_OK && !learner->device->counting)
         count_auxiliary(learner, auxiliary);
-    if (status == MN_OK)
+    if (status == MN_OK) {
         mn__decoder_commit(learner->decoder, tape, &learner->segment[last], states, false);
+        status = mn__tape_status(tape, error);
+    }
     mn__states_cut(states);
     return status;
 }
@@ -270,6 +276,8 @@ mn_status mn__learner_update(mn__learner *learner, int64_t step, double *norm, m
     mn__optimizer_update(&learner->optimizer, rate,
                          share * mn__clip_factor(found, recipe->train.clip));
     mn_status status = mn__decoder_update(learner->decoder, &learner->tape, error);
+    if (status == MN_OK)
+        status = mn__queue_check(&learner->device->queue, error);
     mn__params_clear_gradients(&learner->params);
     learner->scored = 0;
     if (status == MN_OK)

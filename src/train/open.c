@@ -55,12 +55,12 @@ static mn_status look_at_folder(const mn__trainer *trainer, const mn__train_call
 {
     bool begun = mn__file_exists(trainer->last_path);
     *resumes = begun && call->resume;
+    if (call->resume && call->from)
+        return mn__fail(error, MN_ERROR_USAGE, "leave one of the two away",
+                        "--from starts a training, --resume goes on with one");
     if (begun && !call->resume)
         return mn__fail(error, MN_ERROR_USAGE, "go on with --resume, or name another folder",
                         "%s: holds a training already", call->folder);
-    if (*resumes && call->from)
-        return mn__fail(error, MN_ERROR_USAGE, "leave one of the two away",
-                        "--from starts a training, --resume goes on with one");
     if (call->resume && !begun)
         mn__log_info("%s: no checkpoint yet, starting from the beginning", call->folder);
     return MN_OK;
@@ -156,11 +156,12 @@ static mn_status open_data(mn__trainer *trainer, const mn__progress *progress, m
 /* ---- The model ---------------------------------------------------------------------------------
  */
 
-static mn_status open_learner(mn__trainer *trainer, mn_error *error)
+static mn_status open_learner(mn__trainer *trainer, const mn__train_call *call, mn_error *error)
 {
     const mn__recipe *recipe = &trainer->recipe;
     int64_t vocabulary = mn__dataset_tokenizer(trainer->dataset)->vocab;
-    mn_status status = mn__plan_make(&trainer->plan, recipe, vocabulary, &trainer->device, error);
+    mn_status status = mn__plan_make(&trainer->plan, recipe, vocabulary,
+                                     call->unmeasured ? NULL : &trainer->device, error);
     if (status == MN_OK)
         status = mn__plan_check(&trainer->plan, error);
     if (status == MN_OK)
@@ -215,17 +216,19 @@ static mn_status remove_leftovers(const mn__trainer *trainer, mn_error *error)
     if (status != MN_OK)
         return status;
     mn__string path = {0};
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < count && status == MN_OK; i++) {
         if (!is_leftover(names[i]))
             continue;
         mn__string_clear(&path);
         mn__string_printf(&path, "%s/%s", trainer->folder, names[i]);
-        if (!path.failed && mn__file_remove(path.text, NULL) != MN_OK)
+        if (path.failed)
+            status = no_memory(error);
+        else if (mn__file_remove(path.text, NULL) != MN_OK)
             mn__log_warning("%s: cannot be removed", path.text);
     }
     mn__string_free(&path);
     mn__free(names);
-    return MN_OK;
+    return status;
 }
 
 /* A training that was killed before its first checkpoint may have left its best
@@ -288,7 +291,7 @@ static mn_status open_all(mn__trainer *trainer, const mn__train_call *call,
     if (status == MN_OK)
         status = open_data(trainer, progress, error);
     if (status == MN_OK)
-        status = open_learner(trainer, error);
+        status = open_learner(trainer, call, error);
     return status == MN_OK ? begin(trainer, call, resumes, error) : status;
 }
 

@@ -17,6 +17,7 @@ typedef struct mn__train_call {
     const char *from; /* weights to start from: a run's folder or a file; or NULL */
     bool resume;      /* go on from the last checkpoint, if there is one */
     int threads;      /* 0: as the recipe says */
+    bool unmeasured;  /* the machine's peak is not measured, nor shares of it given */
 } mn__train_call;
 
 typedef struct mn__train_result {

@@ -69,6 +69,8 @@ static mn_status read_batch(mn__validator *validator, mn__learner *learner, mn_e
     mn_status status = mn__tape_status(tape, error);
     if (status == MN_OK)
         mn__decoder_commit(learner->decoder, tape, &segment, &validator->states, false);
+    if (status == MN_OK)
+        status = mn__tape_status(tape, error);
     return status == MN_OK ? mn__queue_check(&learner->device->queue, error) : status;
 }
 

@@ -109,9 +109,14 @@ char *folder_read(const char *path, int64_t *bytes)
     return text;
 }
 
+void folder_remove_all(const char *path)
+{
+    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 int folder_remove(void **state)
 {
-    nftw(*state, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    folder_remove_all(*state);
     free(*state);
     forget_paths();
     return 0;

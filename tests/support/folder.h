@@ -13,6 +13,8 @@ const char *folder_path(const char *folder, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Writes a file, and the folders above it. bytes < 0: strlen(text). */
 void folder_write(const char *path, const char *text, int64_t bytes);
+/* Removes a folder and all that is in it, if it is there. */
+void folder_remove_all(const char *path);
 /* The file's bytes, NUL-ended; the caller frees with free(). */
 char *folder_read(const char *path, int64_t *bytes);
 

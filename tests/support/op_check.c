@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "base/memory.h"
+
 enum { EACH_MAX = 48, DIRECTIONS = 2 };
 
 typedef enum use { DIRECT, VIEWS, TWICE, RECOMPUTED, USES } use;
@@ -398,6 +400,59 @@ static void check_run(const op_case *test, values *v, const slopes *want, mn__le
     result_free(&direct);
 }
 
+/* ---- Allocations that fail ---------------------------------------------------------------- */
+
+/* One run whose n-th allocation from the operation on fails; false where there
+ * were not so many. */
+static bool run_failing(const op_case *test, const values *v, mn__level level, use how, int64_t n)
+{
+    run r = {.test = test, .v = v, .how = how};
+    mn_error error = {0};
+    open_run(&r, level, MN__F32);
+    for (int i = 0; i < test->inputs; i++)
+        make_input(&r, i);
+    mn__memory_fail_nth(n);
+    mn__var *out = how == RECOMPUTED ? mn__tape_recompute(&r.tape, block, &r, r.in[0])
+                                     : test->build(&r.tape, r.in, test->context);
+    mn__tape_backward(&r.tape, mn__op_sum(&r.tape, mn__op_cast(&r.tape, out, MN__F32)), 1, &error);
+    bool failed = mn__memory_fail_nth(0) == 0;
+    mn_status status = mn__tape_status(&r.tape, &error);
+    if (status == MN_OK)
+        status = mn__queue_check(&r.device.queue, &error);
+    if (status != MN_OK && (!failed || status != MN_ERROR_MEMORY || !*error.message))
+        fail_msg("%s, %s, allocation %lld: %s", test->name, use_names[how], (long long)n,
+                 error.message);
+    if (status == MN_OK) {
+        double *got = allocate(test->outputs), most = largest(v->out, test->outputs);
+        get(&out->value, got);
+        for (int64_t i = 0; i < test->outputs; i++)
+            compare(test, "an output", "an allocation failed", got[i], v->out[i], most,
+                    tolerance(test, MN__F32));
+        free(got);
+    }
+    mn__tape_free(&r.tape);
+    mn__params_free(&r.params);
+    mn__device_close(&r.device);
+    return failed;
+}
+
+/* Each allocation of forward and backward fails in turn: an error that says so,
+ * or the right result; and all memory comes back. */
+static void check_allocations(const op_case *test, const values *v, mn__level level)
+{
+    mn__arena_single_blocks(true);
+    for (int how = DIRECT; how <= RECOMPUTED; how += RECOMPUTED - DIRECT)
+        for (int64_t n = 1, more = true; more; n++) {
+            mn__memory_stats before = mn__memory_now();
+            more = run_failing(test, v, level, (use)how, n);
+            mn__memory_stats after = mn__memory_now();
+            if (after.blocks != before.blocks || after.bytes != before.bytes)
+                fail_msg("%s, %s, allocation %lld: a leak", test->name, use_names[how],
+                         (long long)n);
+        }
+    mn__arena_single_blocks(false);
+}
+
 void op_check(const op_case *test)
 {
     values v = values_new(test);
@@ -408,6 +463,7 @@ void op_check(const op_case *test)
         if (!mn__kernel_table((mn__level)level))
             continue;
         check_run(test, &v, want, (mn__level)level, MN__F32);
+        check_allocations(test, &v, (mn__level)level);
         if (test->roundings > 0)
             check_run(test, &v, want, (mn__level)level, MN__BF16);
     }

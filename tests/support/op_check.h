@@ -5,6 +5,7 @@
  *   - every input's gradient against central differences of the definition
  *     (whose own error is about 1e-9, so that bounds come from the arithmetic
  *     under test);
+ *   - every allocation made to fail in turn: an error, or the right result;
  *   - the same with inputs that are views with gaps, with the operation used
  *     twice on the same vars, and with the operation recomputed in backward,
  *     which has to be equal bit for bit. */
