@@ -1,4 +1,5 @@
 /* mneme, the program: finds the verb, reads its options, prints its error. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,7 @@ int main(int argc, char **argv)
     mn_error error = {.code = MN_OK};
     const char *word = argc > 1 ? argv[1] : "";
     mn__log_set(print_log, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on files is an error of write(), as a full disk is */
     if (!strcmp(word, "--version")) {
         printf("mneme %s (%s)\n", mn_version(), mn_build());
         return finish(MN_OK, &error);
