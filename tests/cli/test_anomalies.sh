@@ -165,7 +165,7 @@ refuse 2 "no '='" "$mneme" train recipe.yaml --run wrong --set train.steps
 [ ! -e wrong/last.safetensors ] || { echo 'a wrong recipe was trained'; exit 1; }
 sed 's/depth: 1/depth: one/' recipe.yaml >typed.yaml
 refuse 3 'typed.yaml:1' "$mneme" train typed.yaml --run wrong
-sed 's/^schedule/shedule/' recipe.yaml >unknown.yaml
+sed 's/^schedule/schedules/' recipe.yaml >unknown.yaml
 refuse 3 "unknown.yaml:4\|did you mean 'schedule'" "$mneme" train unknown.yaml --run wrong
 
 # ---- Options that contradict each other -------------------------------------------------------------
