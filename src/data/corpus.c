@@ -262,6 +262,23 @@ static mn_status parse_name(mn__arena *arena, const char *text, corpus_name *nam
     return recognise(name, error);
 }
 
+/* Of a corpus with splits of its own that one alone: test books do not become
+ * training books, nor the other way round. */
+static mn_status keep_split(mn__corpus *corpus, int64_t first, const corpus_name *name,
+                            mn_error *error)
+{
+    int64_t kept = first;
+    for (int64_t i = first; i < corpus->count; i++)
+        if (corpus->documents[i].split == name->split)
+            corpus->documents[kept++] = corpus->documents[i];
+    corpus->count = kept;
+    if (kept == first)
+        return mn__fail(error, MN_ERROR_OPTION, "leave out @SPLIT, or name one that it has",
+                        "%s: no documents in its %s split", name->path,
+                        mn__split_name(name->split));
+    return MN_OK;
+}
+
 static mn_status add_corpus(mn__corpus *corpus, const char *text, mn_error *error)
 {
     corpus_name name;
@@ -271,9 +288,13 @@ static mn_status add_corpus(mn__corpus *corpus, const char *text, mn_error *erro
         status = name.type->list(corpus, name.path, error);
     if (!status && !name.type->has_splits && !name.has_split)
         status = split_documents(corpus, first, name.path, error);
-    for (int64_t i = first; !status && name.has_split && i < corpus->count; i++)
+    if (status || !name.has_split)
+        return status;
+    if (name.type->has_splits)
+        return keep_split(corpus, first, &name, error);
+    for (int64_t i = first; i < corpus->count; i++)
         corpus->documents[i].split = name.split;
-    return status;
+    return MN_OK;
 }
 
 /* A published count is of that corpus alone. */

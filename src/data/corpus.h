@@ -5,8 +5,9 @@
  * a corpus: one file with a listing function, one line in the table in corpus.c.
  *
  * A corpus is named by `[TYPE=]PATH[@SPLIT]`: "pg19=books/pg19",
- * "novels@train" (all its documents go to one split). Without TYPE it is
- * recognised by its files. */
+ * "pg19=books/pg19@test" (that split alone, of a corpus that has its own),
+ * "novels@train" (of one that has none: all its documents go to that split).
+ * Without TYPE it is recognised by its files. */
 #ifndef MN__DATA_CORPUS_H
 #define MN__DATA_CORPUS_H
 

@@ -130,7 +130,16 @@ static void pg19s_layout(void **state)
     folder_write(folder_path(folder, "train/12.txt"), "train", -1);
     folder_write(folder_path(folder, "test/7.txt"), "test", -1);
     folder_write(folder_path(folder, "test/8.txt"), "no row", -1);
-    mn__corpus *corpus = open_corpus(folder);
+    mn__corpus *corpus = open_corpus(folder_path(folder, ".@test"));
+    assert_int_equal(corpus->count, 2);
+    assert_string_equal(corpus->documents[0].name, "7");
+    assert_int_equal(corpus->documents[0].split, MN__SPLIT_TEST);
+    expect_text(corpus, 0, MN__NEWLINES_KEEP, "test");
+    mn__corpus_close(corpus);
+    mn_error none;
+    assert_int_equal(try_open(folder_path(folder, ".@validation"), &none), MN_ERROR_OPTION);
+    assert_non_null(strstr(none.message, "no documents in its validation split"));
+    corpus = open_corpus(folder);
     assert_int_equal(corpus->count, 3);
     assert_string_equal(corpus->documents[0].name, "12");
     assert_string_equal(corpus->documents[0].title, "A, B and \"C\" by D");
