@@ -35,8 +35,11 @@ void mn__help_recipe(mn__string *out)
                          "--set SECTION.KEY=VALUE\nchanges a key. 2k, 1M, 64Ki and 1e6 are whole "
                          "numbers.\n");
     put_table(out, "model:", mn__decoder_option_table);
-    mn__string_puts(out, "  layers                 single layers with another attention, a list:\n"
-                         "                         [{layers: [0, 3], type: full}]\n");
+    mn__string_puts(
+        out, "  block                  the sublayers of a layer, a list; a list in it is parallel\n"
+             "                         (default [attention, feed_forward])\n"
+             "  layers                 single layers with another attention or block, a list:\n"
+             "                         [{layers: [0, 3], type: full}]\n");
     put_attention(out);
     put_table(out, "data:", mn__data_option_table);
     put_table(out, "data: how the corpus is prepared, as `mneme prepare` does", prepare);

@@ -425,7 +425,7 @@ static mn_status generate(mn__run *run, using *work, mn_error *error)
     if (status != MN_OK)
         return status;
     assert_int_equal(generated.tokens, 12);
-    if (!work->nats)
+    if (work->nats == 0)
         work->nats = (double)got.bytes;
     assert_true((double)got.bytes == work->nats);
     return MN_OK;
