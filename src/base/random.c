@@ -1,34 +1,13 @@
-/* Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as
- * easy as 1, 2, 3", section 3.3): ten rounds of
- *     (L0, R0, L1, R1) -> (hi(M1 L1) ^ R0 ^ k0, lo(M1 L1), hi(M0 L0) ^ R1 ^ k1, lo(M0 L0))
- * with k0, k1 raised by the Weyl constants W0, W1 between rounds.
- * Not for secrets. */
+/* Random numbers made of Philox's words. */
 #include "base/random.h"
 
 #include <math.h>
 
-static const uint32_t M0 = 0xD2511F53, M1 = 0xCD9E8D57, W0 = 0x9E3779B9, W1 = 0xBB67AE85;
+#include "base/philox.h"
 
-/* The counter is index, step, operation; the key is the seed. The upper half of
- * `step`, which no run reaches, has no place of its own and goes into the key. */
 void mn__random_block(mn__random_key key, uint64_t index, uint32_t out[4])
 {
-    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32);
-    uint32_t c2 = (uint32_t)key.step, c3 = key.operation;
-    uint32_t k0 = (uint32_t)key.seed, k1 = (uint32_t)(key.seed >> 32) ^ (uint32_t)(key.step >> 32);
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)M0 * c0, p1 = (uint64_t)M1 * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c1 = (uint32_t)p1;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c3 = (uint32_t)p0;
-        k0 += W0;
-        k1 += W1;
-    }
-    out[0] = c0;
-    out[1] = c1;
-    out[2] = c2;
-    out[3] = c3;
+    mn__philox(key, index, out, 1);
 }
 
 float mn__random_uniform(mn__random_key key, uint64_t index)

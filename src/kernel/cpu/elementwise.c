@@ -2,6 +2,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "base/philox.h"
 #include "kernel/cpu/chunk.h"
 
 static void convert(mn__queue *queue, mn__matrix out, mn__matrix in)
@@ -185,31 +186,12 @@ static void dot_rows(mn__queue *queue, float *out, mn__matrix a, mn__matrix b)
 
 /* ---- Dropout ------------------------------------------------------------------------ */
 
-/* mn__random_block for consecutive counters; see base/random.c. */
+/* mn__random_block for consecutive counters. */
 static void random_words(mn__random_key key, uint64_t first, int64_t blocks, uint32_t *words)
 {
-    const uint32_t m0 = 0xD2511F53, m1 = 0xCD9E8D57, w0 = 0x9E3779B9, w1 = 0xBB67AE85;
 #pragma omp simd
-    for (int64_t b = 0; b < blocks; b++) {
-        uint64_t index = first + (uint64_t)b;
-        uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32);
-        uint32_t c2 = (uint32_t)key.step, c3 = key.operation;
-        uint32_t k0 = (uint32_t)key.seed;
-        uint32_t k1 = (uint32_t)(key.seed >> 32) ^ (uint32_t)(key.step >> 32);
-        for (int round = 0; round < 10; round++) {
-            uint64_t p0 = (uint64_t)m0 * c0, p1 = (uint64_t)m1 * c2;
-            c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-            c1 = (uint32_t)p1;
-            c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-            c3 = (uint32_t)p0;
-            k0 += w0;
-            k1 += w1;
-        }
-        words[4 * b] = c0;
-        words[4 * b + 1] = c1;
-        words[4 * b + 2] = c2;
-        words[4 * b + 3] = c3;
-    }
+    for (int64_t b = 0; b < blocks; b++)
+        mn__philox(key, first + (uint64_t)b, words + 4 * b, 1);
 }
 
 static void dropout(mn__queue *queue, mn__matrix out, mn__matrix in, float p, mn__random_key key)
