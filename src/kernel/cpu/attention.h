@@ -28,7 +28,8 @@ enum {
     ROWS = 96,  /* queries of a tile: a multiple of 32 */
     PANEL = 32, /* columns of a panel */
     KEYS = 128, /* keys of a tile: a multiple of 32 */
-    ROW_UNIT = 4
+    ROW_UNIT = 4,
+    BLOCK_ROWS = 32 /* no product takes more rows at a time */
 };
 
 #if defined(__AMX_BF16__)
@@ -46,6 +47,14 @@ enum { HAVE_BF16_TILES = 0 };
 
 /* ---- Products of tiles ------------------------------------------------------------ */
 
+/* What need not be multiplied: weights (query i, key j) with j > i + diagonal. */
+typedef enum skipping {
+    SKIP_NOTHING,
+    SKIP_SCORES,        /* c are scores [i, j]: those may keep what they hold */
+    SKIP_WEIGHTS,       /* a are weights [i, j]: those are zero */
+    SKIP_TURNED_WEIGHTS /* a are weights [j, i] */
+} skipping;
+
 /* c[m, n] (+)= a[m, k] b[k, n]: c's columns are contiguous, a has strides, b is
  * in panels `b_panel` elements apart. m is a multiple of ROW_UNIT (bf16:
  * BF16_ROW_UNIT), n of 16 (bf16: 32). */
@@ -58,6 +67,8 @@ typedef struct tile_product {
     int64_t b_panel;
     int64_t m, n, k; /* bf16: k is a multiple of 32 */
     bool accumulate;
+    skipping skip;
+    int64_t diagonal;
 } tile_product;
 
 void MN__KERNEL(tile_f32)(const tile_product *product);
@@ -166,6 +177,10 @@ float MN__KERNEL(query_tile_scores)(query_tile *tile, int64_t j0);
 /* How many of the keys j0.. are to be multiplied, rounded up to PANEL: the scores
  * beyond are -inf. */
 int64_t MN__KERNEL(query_tile_keys)(const query_tile *tile, int64_t j0);
+/* Query i of the tile sees no key j > i + diagonal of those from j0 on. */
+int64_t MN__KERNEL(query_tile_diagonal)(const query_tile *tile, int64_t j0);
+/* How many of the keys j0.. may bear weight in the products that take query i. */
+int64_t MN__KERNEL(query_tile_width)(int64_t diagonal, int64_t i);
 /* The entry of column 0, see distance_rows. */
 int64_t MN__KERNEL(entry_of)(const query_tile *tile, int64_t j0);
 

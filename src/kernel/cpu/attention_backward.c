@@ -293,18 +293,22 @@ static void multiply(const mn__flash *flash, const tile_product *product)
  * or, for bf16 products, `pairs`; the sums are turned there. */
 static void add_over_queries(const thread_work *worker, float *sums, int64_t n,
                              const float *weights, int64_t stride, const mn__bf16 *pairs,
-                             const void *side)
+                             const void *side, skipping skip, int64_t diagonal)
 {
     const mn__flash *flash = worker->call->flash;
     int64_t width = worker->call->width, m = worker->tile.m;
     if (!flash->bf16)
         MN__KERNEL(tile_f32)
-    (&(tile_product){sums, width, weights, 1, stride, side, ROWS * PANEL, n, flash->width, m,
-                     true});
-    for (int64_t j = 0; flash->bf16 && j < n; j += PANEL)
+    (&(tile_product){sums, width, weights, 1, stride, side, ROWS * PANEL, n, flash->width, m, true,
+                     skip, diagonal});
+    for (int64_t j = 0; flash->bf16 && j < n; j += PANEL) {
+        int64_t hidden = skip == SKIP_NOTHING || j < diagonal ? 0 : j - diagonal;
+        int64_t first = hidden < m ? hidden / 32 * 32 : m; /* queries that see some of the keys */
         MN__KERNEL(tile_bf16)
-    (&(tile_product){sums + j * width, PANEL, side, ROWS, 1, pairs + j * ROWS, 0, width, PANEL, m,
-                     true});
+        (&(tile_product){sums + j * width, PANEL, (const mn__bf16 *)side + first, ROWS, 1,
+                         pairs + j * ROWS + first * PANEL, 0, width, PANEL, m - first, true,
+                         SKIP_NOTHING, 0});
+    }
 }
 
 /* Complete sums in panels become rows. */
@@ -333,52 +337,57 @@ static void dscores_of_values(thread_work *worker, int64_t j0)
     const packed_group *packed = &flash->group[tile->i];
     const distance_rows *shaw = &packed->shaw_values;
     if (shaw->entries) {
-        multiply(flash, &(tile_product){
-                            tile->skewed, SPAN, worker->dout, flash->width, 1,
-                            MN__KERNEL(attention_panels)(flash, shaw->columns, shaw->entries, 0,
-                                                         MN__KERNEL(entry_of)(tile, j0), true),
-                            flash->width * PANEL, tile->m, SPAN, flash->width, false});
+        multiply(flash,
+                 &(tile_product){
+                     tile->skewed, SPAN, worker->dout, flash->width, 1,
+                     MN__KERNEL(attention_panels)(flash, shaw->columns, shaw->entries, 0,
+                                                  MN__KERNEL(entry_of)(tile, j0), true),
+                     flash->width * PANEL, tile->m, SPAN, flash->width, false, SKIP_NOTHING, 0});
         tile->skewed_j0 = -1;
         for (int64_t i = 0; i < tile->m; i++)
             memcpy(worker->dscores + i * KEYS, tile->skewed + i * SPAN + ROWS - 1 - i,
                    KEYS * sizeof(float));
     }
-    multiply(flash, &(tile_product){
-                        worker->dscores, KEYS, worker->dout, flash->width, 1,
-                        MN__KERNEL(attention_panels)(flash, packed->value_columns, packed->padded,
-                                                     bg_of(tile), j0, true),
-                        flash->width * PANEL, tile->m, keys, flash->width, shaw->entries != 0});
+    multiply(flash,
+             &(tile_product){worker->dscores, KEYS, worker->dout, flash->width, 1,
+                             MN__KERNEL(attention_panels)(flash, packed->value_columns,
+                                                          packed->padded, bg_of(tile), j0, true),
+                             flash->width * PANEL, tile->m, keys, flash->width, shaw->entries != 0,
+                             SKIP_SCORES, MN__KERNEL(query_tile_diagonal)(tile, j0)});
 }
 
-static inline __attribute__((always_inline)) void
-differentiate_row(thread_work *worker, int64_t i, const bool drop, const float *factors)
+static inline __attribute__((always_inline)) void differentiate_row(thread_work *worker, int64_t i,
+                                                                    int64_t width, const bool drop,
+                                                                    const float *factors)
 {
     float *p_row = worker->tile.scores + i * KEYS, *d_row = worker->dscores + i * KEYS;
-    for (int j = 0; j < VECTORS; j++) {
-        vec p = vec_exp2(vec_load(p_row + j * LANES) - worker->lse[i], false);
-        vec d = vec_load(d_row + j * LANES);
+    for (int64_t j = 0; j < width; j += LANES) {
+        vec p = vec_exp2(vec_load(p_row + j) - worker->lse[i], false);
+        vec d = vec_load(d_row + j);
         if (drop)
-            d *= vec_load(factors + j * LANES);
+            d *= vec_load(factors + j);
         d = p * (d - worker->mean[i]);
         if (drop)
-            p *= vec_load(factors + j * LANES);
-        vec_store(p_row + j * LANES, p);
-        vec_store(d_row + j * LANES, d);
+            p *= vec_load(factors + j);
+        vec_store(p_row + j, p);
+        vec_store(d_row + j, d);
     }
 }
 
 /* scores become P, dscores dS. */
-static void differentiate_f32(thread_work *worker, int64_t j0)
+static void differentiate_f32(thread_work *worker, int64_t j0, bool all)
 {
     float factors[KEYS];
+    int64_t diagonal = MN__KERNEL(query_tile_diagonal)(&worker->tile, j0);
     bool drop = drops_weights(worker->call->flash);
     for (int64_t i = 0; i < worker->tile.m; i++) {
         if (!drop) {
-            differentiate_row(worker, i, false, NULL);
+            int64_t width = all ? KEYS : MN__KERNEL(query_tile_width)(diagonal, i);
+            differentiate_row(worker, i, width, false, NULL);
             continue;
         }
         MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors);
-        differentiate_row(worker, i, true, factors);
+        differentiate_row(worker, i, KEYS, true, factors);
     }
 }
 
@@ -395,12 +404,13 @@ static bool has_biases(const thread_work *worker)
 
 static void differentiate(thread_work *worker, float factor, int64_t j0)
 {
-    bool all = has_positions(worker) || has_biases(worker);
+    const packed_group *packed = &worker->call->flash->group[worker->tile.i];
+    bool all = has_positions(worker) || has_biases(worker) || packed->shaw_values.entries;
     if (worker->call->flash->bf16)
         differentiate_bf16(worker, factor, j0,
                            all ? KEYS : MN__KERNEL(query_tile_keys)(&worker->tile, j0));
     else
-        differentiate_f32(worker, j0);
+        differentiate_f32(worker, j0, all);
 }
 
 static void add_keys(const thread_work *worker, int64_t j0)
@@ -409,9 +419,11 @@ static void add_keys(const thread_work *worker, int64_t j0)
     int64_t n = MN__KERNEL(query_tile_keys)(tile, j0), at = j0 * worker->call->width;
     float *dkeys = key_sums(worker->call, worker->set, tile->i, false) + at;
     float *dvalues = key_sums(worker->call, worker->set, tile->i, true) + at;
-    add_over_queries(worker, dvalues, n, tile->scores, KEYS, worker->p_pairs, worker->dout_side);
-    add_over_queries(worker, dkeys, n, worker->dscores, KEYS, worker->d_pairs,
-                     worker->content_side);
+    int64_t diagonal = MN__KERNEL(query_tile_diagonal)(tile, j0);
+    add_over_queries(worker, dvalues, n, tile->scores, KEYS, worker->p_pairs, worker->dout_side,
+                     SKIP_TURNED_WEIGHTS, diagonal);
+    add_over_queries(worker, dkeys, n, worker->dscores, KEYS, worker->d_pairs, worker->content_side,
+                     SKIP_TURNED_WEIGHTS, diagonal);
 }
 
 static void add_queries(thread_work *worker, int64_t j0)
@@ -424,7 +436,8 @@ static void add_queries(thread_work *worker, int64_t j0)
                              MN__KERNEL(attention_panels)(tile->flash, packed->key_rows,
                                                           packed->padded, bg_of(tile), j0, false),
                              packed->padded * PANEL, tile->m, tile->flash->width,
-                             MN__KERNEL(query_tile_keys)(tile, j0), true});
+                             MN__KERNEL(query_tile_keys)(tile, j0), true, SKIP_WEIGHTS,
+                             MN__KERNEL(query_tile_diagonal)(tile, j0)});
 }
 
 /* ---- Positions ----------------------------------------------------------- */
@@ -450,13 +463,14 @@ static void flush_positions(thread_work *worker, int64_t entry, int64_t n)
         put_pairs(worker, worker->dskewed, SPAN, n);
     if (sums)
         add_over_queries(worker, sums + entry * width, n, worker->dskewed, SPAN, worker->d_pairs,
-                         worker->position_side);
-    multiply(flash, &(tile_product){worker->dposition, width,
-                                    flash->bf16 ? (const void *)worker->d_rows : worker->dskewed,
-                                    flash->bf16 ? KEYS : SPAN, 1,
-                                    MN__KERNEL(attention_panels)(
-                                        flash, relative->rows, relative->entries, h, entry, false),
-                                    relative->entries * PANEL, tile->m, flash->width, n, true});
+                         worker->position_side, SKIP_NOTHING, 0);
+    multiply(
+        flash,
+        &(tile_product){
+            worker->dposition, width, flash->bf16 ? (const void *)worker->d_rows : worker->dskewed,
+            flash->bf16 ? KEYS : SPAN, 1,
+            MN__KERNEL(attention_panels)(flash, relative->rows, relative->entries, h, entry, false),
+            relative->entries * PANEL, tile->m, flash->width, n, true, SKIP_NOTHING, 0});
 }
 
 static void add_positions(thread_work *worker, int64_t j0)
@@ -478,7 +492,7 @@ static void add_shaw_values(thread_work *worker, int64_t j0)
     memset(weights, 0, ROWS * SPAN * sizeof *weights);
     skew(tile, weights, tile->scores, false);
     add_over_queries(worker, sums + MN__KERNEL(entry_of)(tile, j0) * worker->call->width, SPAN,
-                     weights, SPAN, NULL, worker->dout_side);
+                     weights, SPAN, NULL, worker->dout_side, SKIP_NOTHING, 0);
     worker->tile.skewed_j0 = -1;
 }
 

@@ -73,20 +73,19 @@ static inline void narrow(mn__bf16 *to, const vec p[2])
 #endif
 }
 
-static inline __attribute__((always_inline)) void exponentiate_row(thread_work *worker, int64_t i,
-                                                                   float factor, const bool bf16,
-                                                                   const bool drop,
-                                                                   const float *factors)
+static inline __attribute__((always_inline)) void
+exponentiate_row(thread_work *worker, int64_t i, float factor, const bool bf16, const bool drop,
+                 const float *factors, int64_t width)
 {
     float *row = worker->tile.scores + i * KEYS;
     vec largest = vec_load(row);
-    for (int j = 1; j < VECTORS; j++)
-        largest = vec_max(vec_load(row + j * LANES), largest);
+    for (int64_t j = LANES; j < width; j += LANES)
+        largest = vec_max(vec_load(row + j), largest);
     if (vec_any_above(largest * factor, vec_set(worker->reference[i] + SLACK)))
         move_reference(worker, i, vec_largest(largest) * factor);
     float reference = worker->reference[i] == -INFINITY ? 0 : worker->reference[i];
     vec sum = vec_load(worker->sum + i * LANES);
-    for (int j = 0; j < KEYS; j += 2 * LANES) {
+    for (int64_t j = 0; j < width; j += 2 * LANES) {
         vec p[2];
         p[0] = vec_exp2(vec_load(row + j) * factor - reference, bf16);
         p[1] = vec_exp2(vec_load(row + j + LANES) * factor - reference, bf16);
@@ -106,13 +105,18 @@ static inline __attribute__((always_inline)) void exponentiate_row(thread_work *
 }
 
 /* scores (times factor) become p; sums grow. */
-static void exponentiate(thread_work *worker, float factor)
+static void exponentiate(thread_work *worker, float factor, int64_t j0)
 {
-    for (int64_t i = 0; i < worker->tile.n; i++)
-        if (worker->tile.flash->bf16)
-            exponentiate_row(worker, i, factor, true, false, NULL);
+    const mn__flash *flash = worker->tile.flash;
+    int64_t diagonal = MN__KERNEL(query_tile_diagonal)(&worker->tile, j0);
+    bool all = flash->group[worker->tile.i].shaw_values.entries; /* read at a skew */
+    for (int64_t i = 0; i < worker->tile.n; i++) {
+        int64_t width = all ? KEYS : MN__KERNEL(query_tile_width)(diagonal, i);
+        if (flash->bf16)
+            exponentiate_row(worker, i, factor, true, false, NULL, width);
         else
-            exponentiate_row(worker, i, factor, false, false, NULL);
+            exponentiate_row(worker, i, factor, false, false, NULL, width);
+    }
 }
 
 /* The same, with dropout. */
@@ -122,9 +126,9 @@ static void exponentiate_and_drop(thread_work *worker, float factor, int64_t j0)
     for (int64_t i = 0; i < worker->tile.n; i++) {
         MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors);
         if (worker->tile.flash->bf16)
-            exponentiate_row(worker, i, factor, true, true, factors);
+            exponentiate_row(worker, i, factor, true, true, factors, KEYS);
         else
-            exponentiate_row(worker, i, factor, false, true, factors);
+            exponentiate_row(worker, i, factor, false, true, factors, KEYS);
     }
 }
 
@@ -148,6 +152,8 @@ static void add_values(thread_work *worker, int64_t j0)
         .n = flash->width,
         .k = MN__KERNEL(query_tile_keys)(tile, j0),
         .accumulate = true,
+        .skip = SKIP_WEIGHTS,
+        .diagonal = MN__KERNEL(query_tile_diagonal)(tile, j0),
     };
     if (flash->bf16)
         MN__KERNEL(tile_bf16)(&product);
@@ -253,7 +259,7 @@ static void attend(thread_work *worker, int64_t b, int64_t h, int64_t t0)
             if (drops_weights(flash))
                 exponentiate_and_drop(worker, factor, j0);
             else
-                exponentiate(worker, factor);
+                exponentiate(worker, factor, j0);
             add_values(worker, j0);
             if (flash->group[i].shaw_values.entries)
                 add_shaw_values(worker, j0);

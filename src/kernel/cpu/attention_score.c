@@ -163,6 +163,21 @@ int64_t MN__KERNEL(query_tile_keys)(const query_tile *tile, int64_t j0)
     return smaller(KEYS, (tile->end - j0 + PANEL - 1) / PANEL * PANEL);
 }
 
+int64_t MN__KERNEL(query_tile_diagonal)(const query_tile *tile, int64_t j0)
+{
+    const mn__key_group *group = &tile->flash->call->group[tile->i];
+    bool strict = group->mask == MN__MASK_STRICT || group->mask == MN__MASK_BAND_STRICT;
+    if (group->mask == MN__MASK_NONE)
+        return ROWS + KEYS;
+    return group->offset + tile->t0 - j0 - strict;
+}
+
+int64_t MN__KERNEL(query_tile_width)(int64_t diagonal, int64_t i)
+{
+    int64_t width = (i + diagonal + BLOCK_ROWS + PANEL - 1) / PANEL * PANEL;
+    return larger(0, smaller(KEYS, width));
+}
+
 /* ---- Position terms --------------------------------------------------------------------- */
 
 int64_t MN__KERNEL(entry_of)(const query_tile *tile, int64_t j0)
@@ -272,6 +287,8 @@ float MN__KERNEL(query_tile_scores)(query_tile *tile, int64_t j0)
                  .n = MN__KERNEL(query_tile_keys)(tile, j0),
                  .k = flash->width,
                  .accumulate = relative,
+                 .skip = SKIP_SCORES,
+                 .diagonal = MN__KERNEL(query_tile_diagonal)(tile, j0),
              });
     bool biased = packed->by_distance || group->bias || !(tile->factor > 0);
     bool masked = group->keep || group->mask == MN__MASK_SEGMENTED || !is_whole(tile, j0);

@@ -15,16 +15,49 @@ enum { BLOCK = 6, REST = 2 };
 
 #define UNROLL _Pragma("GCC unroll 16")
 
+/* ---- What is not multiplied --------------------------------------------------------------- */
+
+typedef struct range {
+    int64_t first, end;
+} range;
+
+static int64_t clip(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+/* The first row, of blocks of `unit`, in which columns j.. of c count. */
+static int64_t first_row(const tile_product *p, int64_t j, int64_t unit)
+{
+    return p->skip == SKIP_SCORES ? clip(j - p->diagonal, 0, p->m) / unit * unit : 0;
+}
+
+/* The k, in steps of `unit`, where a's rows i.. (BLOCK_ROWS at most) may differ from zero. */
+static range depth_of(const tile_product *p, int64_t i, int64_t rows, int64_t unit)
+{
+    range k = {0, p->k};
+    if (p->skip == SKIP_WEIGHTS)
+        k.end = clip((i + rows + p->diagonal + unit - 1) / unit * unit, 0, p->k);
+    if (p->skip == SKIP_TURNED_WEIGHTS)
+        k.first = clip(i - p->diagonal, 0, p->k) / unit * unit;
+    return k;
+}
+
+/* ---- Float -------------------------------------------------------------------------------- */
+
 /* c[rows, vectors * LANES]; rows and vectors are known when compiled. */
-static inline __attribute__((always_inline)) void block_f32(const tile_product *p, float *c,
-                                                            const float *a, const float *b,
-                                                            const int rows, const int vectors)
+static inline __attribute__((always_inline)) void block_f32(const tile_product *p, range k,
+                                                            float *c, const float *a,
+                                                            const float *b, const int rows,
+                                                            const int vectors)
 {
     int64_t c_row = p->c_row, a_row = p->a_row, a_k = p->a_k;
     vec sum[BLOCK][2];
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < vectors; j++) sum[i][j] =
         p->accumulate ? vec_load(c + i * c_row + j * LANES) : vec_set(0);
-    for (int64_t k = p->k; k > 0; k--, a += a_k, b += PANEL) {
+    a += k.first * a_k;
+    b += k.first * PANEL;
+    for (int64_t count = k.end - k.first; count > 0; count--, a += a_k, b += PANEL) {
         vec right[2];
         UNROLL for (int j = 0; j < vectors; j++) right[j] = vec_load(b + j * LANES);
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < vectors; j++) sum[i][j] +=
@@ -34,15 +67,19 @@ static inline __attribute__((always_inline)) void block_f32(const tile_product *
         vec_store(c + i * c_row + j * LANES, sum[i][j]);
 }
 
-static inline __attribute__((always_inline)) void column_f32(const tile_product *p, float *c,
+static inline __attribute__((always_inline)) void column_f32(const tile_product *p, int64_t j,
                                                              const float *b, const int vectors)
 {
     const float *a = p->a;
-    int64_t i = 0;
-    for (; i + BLOCK <= p->m; i += BLOCK)
-        block_f32(p, c + i * p->c_row, a + i * p->a_row, b, BLOCK, vectors);
-    for (; i < p->m; i += REST)
-        block_f32(p, c + i * p->c_row, a + i * p->a_row, b, REST, vectors);
+    float *c = p->c + j;
+    for (int64_t i = first_row(p, j, REST), rows; i < p->m; i += rows) {
+        rows = i + BLOCK <= p->m ? BLOCK : REST;
+        const range k = depth_of(p, i, rows, 1);
+        if (rows == BLOCK)
+            block_f32(p, k, c + i * p->c_row, a + i * p->a_row, b, BLOCK, vectors);
+        else
+            block_f32(p, k, c + i * p->c_row, a + i * p->a_row, b, REST, vectors);
+    }
 }
 
 void MN__KERNEL(tile_f32)(const tile_product *p)
@@ -50,9 +87,9 @@ void MN__KERNEL(tile_f32)(const tile_product *p)
     for (int64_t j = 0; j < p->n; j += 2 * LANES) {
         const float *b = (const float *)p->b + j / PANEL * p->b_panel + j % PANEL;
         if (p->n - j >= 2 * LANES)
-            column_f32(p, p->c + j, b, 2);
+            column_f32(p, j, b, 2);
         else
-            column_f32(p, p->c + j, b, 1);
+            column_f32(p, j, b, 1);
     }
 }
 
@@ -85,7 +122,8 @@ void MN__KERNEL(tile_end)(bool bf16)
         _tile_release();
 }
 
-static void block_bf16(const tile_product *p, float *c, const mn__bf16 *a, const mn__bf16 *b)
+static void block_bf16(const tile_product *p, range depth, float *c, const mn__bf16 *a,
+                       const mn__bf16 *b)
 {
     size_t c_bytes = (size_t)p->c_row * sizeof *c, a_bytes = (size_t)p->a_row * sizeof *a;
     enum { B_BYTES = 2 * PANEL * sizeof *b };
@@ -101,7 +139,9 @@ static void block_bf16(const tile_product *p, float *c, const mn__bf16 *a, const
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (int64_t k = 0; k < p->k; k += 32, a += 32, b += 32 * PANEL) {
+    a += depth.first;
+    b += depth.first * PANEL;
+    for (int64_t k = depth.first; k < depth.end; k += 32, a += 32, b += 32 * PANEL) {
         _tile_loadd(4, a, a_bytes);
         _tile_loadd(6, b, B_BYTES);
         _tile_dpbf16ps(0, 4, 6);
@@ -121,8 +161,8 @@ void MN__KERNEL(tile_bf16)(const tile_product *p)
 {
     const mn__bf16 *a = p->a, *b = p->b;
     for (int64_t j = 0; j < p->n; j += PANEL, b += p->b_panel)
-        for (int64_t i = 0; i < p->m; i += 32)
-            block_bf16(p, p->c + i * p->c_row + j, a + i * p->a_row, b);
+        for (int64_t i = first_row(p, j, 32); i < p->m; i += 32)
+            block_bf16(p, depth_of(p, i, 32, 32), p->c + i * p->c_row + j, a + i * p->a_row, b);
 }
 
 #else
@@ -155,13 +195,16 @@ static __m512bh pair_of(const mn__bf16 *from)
     return (__m512bh)_mm512_set1_epi32(bits);
 }
 
-static inline __attribute__((always_inline)) void
-block_bf16(const tile_product *p, float *c, const mn__bf16 *a, const mn__bf16 *b, const int rows)
+static inline __attribute__((always_inline)) void block_bf16(const tile_product *p, range depth,
+                                                             float *c, const mn__bf16 *a,
+                                                             const mn__bf16 *b, const int rows)
 {
     vec sum[BLOCK][2];
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < 2; j++) sum[i][j] =
         p->accumulate ? vec_load(c + i * p->c_row + j * LANES) : vec_set(0);
-    for (int64_t k = 0; k < p->k; k += 2, a += 2, b += 2 * PANEL) {
+    a += depth.first;
+    b += depth.first * PANEL;
+    for (int64_t k = depth.first; k < depth.end; k += 2, a += 2, b += 2 * PANEL) {
         __m512bh left = pairs_of(b), right = pairs_of(b + PANEL);
         UNROLL for (int i = 0; i < rows; i++)
         {
@@ -178,11 +221,15 @@ void MN__KERNEL(tile_bf16)(const tile_product *p)
 {
     const mn__bf16 *a = p->a, *b = p->b;
     for (int64_t j = 0; j < p->n; j += PANEL, b += p->b_panel) {
-        int64_t i = 0;
-        for (; i + BLOCK <= p->m; i += BLOCK)
-            block_bf16(p, p->c + i * p->c_row + j, a + i * p->a_row, b, BLOCK);
-        for (; i < p->m; i += REST)
-            block_bf16(p, p->c + i * p->c_row + j, a + i * p->a_row, b, REST);
+        for (int64_t i = first_row(p, j, REST), rows; i < p->m; i += rows) {
+            float *c = p->c + i * p->c_row + j;
+            rows = i + BLOCK <= p->m ? BLOCK : REST;
+            const range k = depth_of(p, i, rows, 2);
+            if (rows == BLOCK)
+                block_bf16(p, k, c, a + i * p->a_row, b, BLOCK);
+            else
+                block_bf16(p, k, c, a + i * p->a_row, b, REST);
+        }
     }
 }
 
