@@ -285,6 +285,48 @@ static void test_nan(void **state)
     check_levels(check_nan);
 }
 
+/* Denormal operands, which would slow a product by a factor, count as zero in it; the calling
+ * thread's own arithmetic keeps its denormals. */
+static void check_denormals(mn__queue *plain, mn__queue *queue)
+{
+    enum { N = 70 };
+    (void)plain;
+    mn__matrix a = check_matrix(MN__F32, N, N, 0), b = check_matrix(MN__F32, N, N, 0);
+    mn__matrix c = check_matrix(MN__F32, N, N, 0);
+    for (int64_t r = 0; r < N; r++)
+        for (int64_t i = 0; i < N; i++) {
+            check_set(a, r, i, r == 3 ? 0x1p-140 : 1);
+            check_set(b, r, i, 1);
+        }
+    mn__matmul call = {.batch = {1, 1},
+                       .m = N,
+                       .n = N,
+                       .k = N,
+                       .a = operand_of(a, false),
+                       .b = operand_of(b, false),
+                       .c = c.data,
+                       .c_row = N};
+    queue->kernels->matmul(queue, &call);
+    for (int64_t r = 0; r < N; r++)
+        for (int64_t i = 0; i < N; i++)
+#if defined(__SSE2__)
+            assert_true(check_get(c, r, i) == (r == 3 ? 0 : N));
+#else
+            assert_true(r == 3 ? check_get(c, r, i) < 0x1p-126 : check_get(c, r, i) == N);
+#endif
+    volatile float denormal = 0x1p-140f, twice = denormal + denormal;
+    assert_true(twice == 0x1p-139f);
+    check_free(a);
+    check_free(b);
+    check_free(c);
+}
+
+static void test_denormals(void **state)
+{
+    (void)state;
+    check_levels(check_denormals);
+}
+
 /* The same bits again; no memory taken after the first call; memory that cannot
  * be had is told. */
 static void check_memory(mn__queue *plain, mn__queue *queue)
@@ -327,8 +369,9 @@ static void test_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_batch),
-                                       cmocka_unit_test(test_teams), cmocka_unit_test(test_nan),
-                                       cmocka_unit_test(test_memory)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_teams),     cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_denormals), cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,7 @@
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
 #include "kernel/cpu/chunk.h"
+#include "kernel/cpu/denormal.h"
 #include "kernel/plain.h"
 
 #include <math.h>
@@ -885,6 +886,7 @@ static void run_units(const backward_call *call)
     {
         thread_work worker;
         worker_init(&worker, call, omp_get_thread_num());
+        unsigned before = mn__denormals_to_zero();
         MN__KERNEL(tile_begin)(call->flash->bf16);
 #pragma omp for schedule(dynamic)
         for (int64_t unit = 0; unit < bg * call->chunks; unit++)
@@ -895,6 +897,7 @@ static void run_units(const backward_call *call)
                 write_keys(call, at / attention->G, at % attention->G, at * call->chunks,
                            call->chunks);
         MN__KERNEL(tile_end)(call->flash->bf16);
+        mn__denormals_restore(before);
     }
     add_heads(call);
 }

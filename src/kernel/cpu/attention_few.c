@@ -9,6 +9,7 @@
  * Not here: Shaw's positions, masses and dropout. attention_forward.c has them. */
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
+#include "kernel/cpu/denormal.h"
 
 #include <math.h>
 #include <omp.h>
@@ -322,6 +323,7 @@ static void run_parts(const few_call *few)
     {
         thread_work worker;
         worker_init(&worker, few);
+        unsigned before = mn__denormals_to_zero();
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < items; item++) {
             set_part(&worker, item);
@@ -331,6 +333,7 @@ static void run_parts(const few_call *few)
         for (int64_t at = 0; at < outputs; at++)
             join_parts(few, at / call->H / call->T, at / call->H % call->T, at % call->H,
                        worker.block);
+        mn__denormals_restore(before);
     }
 }
 

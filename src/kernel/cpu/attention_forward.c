@@ -8,6 +8,7 @@
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
 #include "kernel/cpu/chunk.h"
+#include "kernel/cpu/denormal.h"
 
 #include <math.h>
 #include <omp.h>
@@ -322,6 +323,7 @@ static void attend_all(const mn__flash *flash, char *scratch)
     {
         thread_work worker;
         worker_init(&worker, flash, scratch + omp_get_thread_num() * worker_bytes(flash));
+        unsigned before = mn__denormals_to_zero();
         MN__KERNEL(tile_begin)(flash->bf16);
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < heads * tiles; item++) {
@@ -335,6 +337,7 @@ static void attend_all(const mn__flash *flash, char *scratch)
                 weigh(&worker, bh / call->H, bh % call->H, (int)(item % call->groups));
             }
         MN__KERNEL(tile_end)(flash->bf16);
+        mn__denormals_restore(before);
     }
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 #include "kernel/cpu/activation.h"
+#include "kernel/cpu/denormal.h"
 #include "kernel/cpu/product.h"
 
 enum {
@@ -305,6 +306,7 @@ static void multiply_panel(const product *job, int64_t first, int64_t columns, i
 static void multiply(const product *job, int thread, int team)
 {
     const mn__matmul *call = job->call;
+    unsigned before = mn__denormals_to_zero();
     if (job->kind->begin)
         job->kind->begin();
     for (int64_t j = 0; j < call->n; j += job->panel_columns) {
@@ -322,6 +324,7 @@ static void multiply(const product *job, int thread, int team)
     }
     if (job->kind->end)
         job->kind->end();
+    mn__denormals_restore(before);
 }
 
 /* ---- Planning ---------------------------------------------------------------------------- */
