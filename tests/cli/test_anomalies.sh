@@ -28,6 +28,13 @@ limited() {
     )
 }
 
+# The thread sanitizer dies itself where files are limited.
+disk=true
+if grep -q __tsan_init "$mneme"; then
+    disk=false
+    echo "skipped: a full disk, which the thread sanitizer does not survive"
+fi
+
 # flip FILE OFFSET: changes one bit of a byte.
 flip() {
     byte=$(od -An -tu1 -j "$2" -N 1 "$1")
@@ -55,7 +62,7 @@ END
 
 # ---- A full disk ---------------------------------------------------------------------------
 
-refuse 4 'data/.*cannot write' limited 2 "$mneme" prepare texts --out data --validation 0.2 --test 0.2
+$disk && refuse 4 'data/.*cannot write' limited 2 "$mneme" prepare texts --out data --validation 0.2 --test 0.2
 expect 0 '' "$mneme" prepare texts --out data --validation 0.2 --test 0.2
 expect 0 '' "$mneme" inspect data
 
@@ -63,7 +70,7 @@ expect 0 'step 30' "$mneme" train recipe.yaml --run whole --set train.steps=30
 expect 0 'step 20' "$mneme" train recipe.yaml --run run
 cp -r run before
 blocks=$(($(wc -c <run/last.safetensors) / 1024)) # half of it
-refuse 4 'run/last.safetensors: cannot write' \
+$disk && refuse 4 'run/last.safetensors: cannot write' \
     limited $blocks "$mneme" train run --resume --set train.steps=30
 same 'the checkpoint after a full disk' run/last.safetensors before/last.safetensors
 [ -z "$(find run -name '*.tmp')" ] || { echo 'a full disk leaves unfinished files'; exit 1; }
@@ -75,21 +82,21 @@ same 'weights after a full disk and a resume' whole.model run.model
 # A checkpoint at step 10, then no room for metrics: half of a line is written, and counts for nothing.
 cp recipe.yaml often.yaml
 lines=$((2 * $(wc -c <run/recipe.yaml) / 512 + 2))
-refuse 4 'metrics.*cannot write\|events.*cannot write' limited $lines "$mneme" train often.yaml \
+$disk && refuse 4 'metrics.*cannot write\|events.*cannot write' limited $lines "$mneme" train often.yaml \
     --run metrics --set train.log_every=1 --set train.steps=400 --set train.checkpoint_every=0 \
     --set train.validate_every=0
-expect 0 'step 400' "$mneme" train metrics --resume
-[ "$(grep -c '"kind": "train"' metrics/metrics.jsonl)" -eq 400 ] ||
+$disk && expect 0 'step 400' "$mneme" train metrics --resume
+! $disk || [ "$(grep -c '"kind": "train"' metrics/metrics.jsonl)" -eq 400 ] ||
     { echo 'lines of metrics were lost or doubled'; exit 1; }
 
 rm -rf run/eval
-refuse 4 'run/eval/carried.*cannot write' limited 2 "$mneme" eval run --csv --out figures
+$disk && refuse 4 'run/eval/carried.*cannot write' limited 2 "$mneme" eval run --csv --out figures
 expect 0 '' "$mneme" eval run
-refuse 4 'figures: cannot write' limited 2 "$mneme" eval run --out figures
-refuse 4 'tokens.csv: cannot write' limited 16 "$mneme" eval run --tokens tokens.csv --out figures
-refuse 4 'standard output' limited 2 "$mneme" eval run
-refuse 4 'standard output' limited 2 "$mneme" generate run --tokens 3000
-refuse 4 'report.html: cannot write' limited 2 "$mneme" report run
+$disk && refuse 4 'figures: cannot write' limited 2 "$mneme" eval run --out figures
+$disk && refuse 4 'tokens.csv: cannot write' limited 16 "$mneme" eval run --tokens tokens.csv --out figures
+$disk && refuse 4 'standard output' limited 2 "$mneme" eval run
+$disk && refuse 4 'standard output' limited 2 "$mneme" generate run --tokens 3000
+$disk && refuse 4 'report.html: cannot write' limited 2 "$mneme" report run
 for file in figures tokens.csv run/report.html; do
     [ ! -e "$file" ] || { echo "a full disk leaves half of $file"; exit 1; }
 done
