@@ -19,6 +19,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernel/kernel.h"
+#include "support/kernel_check.h"
 
 /* ---- A call from a description ------------------------------------------------------ */
 
@@ -334,6 +335,7 @@ static void run(mn__level level, fixture *f, bool backward)
     queue.kernels->attention(&queue, &f->call);
     if (backward)
         queue.kernels->attention_backward(&queue, &f->call, &f->gradients);
+    check_denormals_kept();
     assert_int_equal(mn__queue_check(&queue, &error), MN_OK);
     assert_int_equal(queue.scratch.used, 0);
     mn__queue_close(&queue);

@@ -80,6 +80,12 @@ void check_free(mn__matrix matrix)
     free(matrix.data);
 }
 
+void check_denormals_kept(void)
+{
+    volatile float denormal = 0x1p-140f, twice = denormal + denormal;
+    assert_true(twice == 0x1p-139f);
+}
+
 double check_get(mn__matrix matrix, int64_t row, int64_t column)
 {
     int64_t at = row * matrix.stride + column;

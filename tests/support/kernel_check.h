@@ -30,6 +30,8 @@ mn__matrix check_copy(mn__matrix matrix);
 void check_free(mn__matrix matrix);
 /* Normals times `scale`; some rows constant, some zero, some a thousand times as large. */
 void check_fill(mn__matrix matrix, double scale);
+/* Fails if the calling thread's own arithmetic has lost its denormal numbers. */
+void check_denormals_kept(void);
 double check_get(mn__matrix matrix, int64_t row, int64_t column);
 void check_set(mn__matrix matrix, int64_t row, int64_t column, double value);
 

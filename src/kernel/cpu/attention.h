@@ -29,7 +29,7 @@ enum {
     PANEL = 32, /* columns of a panel */
     KEYS = 128, /* keys of a tile: a multiple of 32 */
     ROW_UNIT = 4,
-    BLOCK_ROWS = 32 /* no product takes more rows at a time */
+    BLOCK_ROWS = 32 /* no product takes more rows of weights at a time */
 };
 
 #if defined(__AMX_BF16__)
@@ -45,6 +45,11 @@ enum { HAVE_BF16_TILES = 1 };
 enum { HAVE_BF16_TILES = 0 };
 #endif
 
+static inline int64_t clip(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
 /* ---- Products of tiles ------------------------------------------------------------ */
 
 /* What need not be multiplied: weights (query i, key j) with j > i + diagonal. */
@@ -52,7 +57,7 @@ typedef enum skipping {
     SKIP_NOTHING,
     SKIP_SCORES,        /* c are scores [i, j]: those may keep what they hold */
     SKIP_WEIGHTS,       /* a are weights [i, j]: those are zero */
-    SKIP_TURNED_WEIGHTS /* a are weights [j, i] */
+    SKIP_TURNED_WEIGHTS /* a are weights [j, i]: those are zero; float products only */
 } skipping;
 
 /* c[m, n] (+)= a[m, k] b[k, n]: c's columns are contiguous, a has strides, b is

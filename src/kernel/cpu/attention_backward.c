@@ -29,7 +29,7 @@
 #include <omp.h>
 #include <string.h>
 
-enum { SPAN = ROWS + KEYS, VECTORS = KEYS / LANES };
+enum { SPAN = ROWS + KEYS };
 
 /* ---- Where sums live ------------------------------------------------------------------ */
 
@@ -303,8 +303,8 @@ static void add_over_queries(const thread_work *worker, float *sums, int64_t n,
     (&(tile_product){sums, width, weights, 1, stride, side, ROWS * PANEL, n, flash->width, m, true,
                      skip, diagonal});
     for (int64_t j = 0; flash->bf16 && j < n; j += PANEL) {
-        int64_t hidden = skip == SKIP_NOTHING || j < diagonal ? 0 : j - diagonal;
-        int64_t first = hidden < m ? hidden / 32 * 32 : m; /* queries that see some of the keys */
+        /* The queries before see none of the panel's keys. */
+        int64_t first = skip == SKIP_NOTHING ? 0 : clip((j - diagonal) / 32 * 32, 0, m);
         MN__KERNEL(tile_bf16)
         (&(tile_product){sums + j * width, PANEL, (const mn__bf16 *)side + first, ROWS, 1,
                          pairs + j * ROWS + first * PANEL, 0, width, PANEL, m - first, true,

@@ -13,7 +13,7 @@
 #include <math.h>
 #include <omp.h>
 
-enum { SPAN = ROWS + KEYS, VECTORS = KEYS / LANES };
+enum { SPAN = ROWS + KEYS };
 static const float SLACK = 8;
 
 /* What a thread works with. */

@@ -12,11 +12,6 @@ static int64_t round_up(int64_t n, int64_t unit)
     return (n + unit - 1) / unit * unit;
 }
 
-static int64_t clip(int64_t x, int64_t low, int64_t high)
-{
-    return x < low ? low : x > high ? high : x;
-}
-
 /* ---- Rows --------------------------------------------------------------- */
 
 /* to[d] = (from[d] + add[d]) * factor for d < n, zero up to width. */

@@ -21,18 +21,13 @@ typedef struct range {
     int64_t first, end;
 } range;
 
-static int64_t clip(int64_t x, int64_t low, int64_t high)
-{
-    return x < low ? low : x > high ? high : x;
-}
-
 /* The first row, of blocks of `unit`, in which columns j.. of c count. */
 static int64_t first_row(const tile_product *p, int64_t j, int64_t unit)
 {
     return p->skip == SKIP_SCORES ? clip(j - p->diagonal, 0, p->m) / unit * unit : 0;
 }
 
-/* The k, in steps of `unit`, where a's rows i.. (BLOCK_ROWS at most) may differ from zero. */
+/* The k, in steps of `unit`, where `rows` rows of a, from i on, may differ from zero. */
 static range depth_of(const tile_product *p, int64_t i, int64_t rows, int64_t unit)
 {
     range k = {0, p->k};
