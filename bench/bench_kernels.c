@@ -1,6 +1,8 @@
 /* How fast the kernels are: matrix products in GFLOP/s beside oneDNN's, the
  * others in GB/s of what they must read and write.
  *
+ *   bench_kernels [products] [others]
+ *
  * Each figure is the median of REPEATS; ours, ours with packed b, and oneDNN's
  * are taken in turn. `share` is of the peak: the packed 2048 x 2048 x 2048
  * product of the precision, measured before and after each repetition. The level
@@ -342,10 +344,19 @@ static void bench_others(mn__dtype dtype)
         mn__free(w.floats[i]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     mn__level level;
     mn_error error;
+    bool products = argc == 1, others = argc == 1;
+    for (int i = 1; i < argc; i++) {
+        products |= !strcmp(argv[i], "products");
+        others |= !strcmp(argv[i], "others");
+        if (strcmp(argv[i], "products") && strcmp(argv[i], "others")) {
+            fprintf(stderr, "bench kernels: '%s' is not one of: products, others\n", argv[i]);
+            return 2;
+        }
+    }
     if (mn__kernel_level(&level, &error) != MN_OK ||
         mn__queue_open(&queue, mn__kernel_table(level), &error) != MN_OK) {
         fprintf(stderr, "bench kernels: %s\n", error.message);
@@ -353,17 +364,24 @@ int main(void)
     }
     onednn_cap(level);
     int threads = mn__threads_set(0);
-    printf("level %s, %d threads\n\nproducts, GFLOP/s (b transposed in memory as weights are)\n"
-           "%-5s %-10s %6s %6s %6s %9s %9s %9s %7s\n",
-           mn__level_name(level), threads, "type", "what", "m", "n", "k", "ours", "packed",
-           "oneDNN", "share");
-    double f32 = bench_products(MN__F32), bf16 = bench_products(MN__BF16);
-    printf("\nothers, GB/s, %d x %d\n%-5s %-20s %9s\n", ROWS, COLUMNS, "type", "what", "GB/s");
-    bench_others(MN__F32);
-    bench_others(MN__BF16);
+    printf("level %s, %d threads\n", mn__level_name(level), threads);
+    double f32 = 0, bf16 = 0;
+    if (products) {
+        printf("\nproducts, GFLOP/s (b transposed in memory as weights are)\n"
+               "%-5s %-10s %6s %6s %6s %9s %9s %9s %7s\n",
+               "type", "what", "m", "n", "k", "ours", "packed", "oneDNN", "share");
+        f32 = bench_products(MN__F32);
+        bf16 = bench_products(MN__BF16);
+    }
+    if (others) {
+        printf("\nothers, GB/s, %d x %d\n%-5s %-20s %9s\n", ROWS, COLUMNS, "type", "what", "GB/s");
+        bench_others(MN__F32);
+        bench_others(MN__BF16);
+    }
     mn__queue_close(&queue);
-    printf("{\"level\": \"%s\", \"threads\": %d, \"peak_f32_gflops\": %.1f, "
-           "\"peak_bf16_gflops\": %.1f}\n",
-           mn__level_name(level), threads, f32, bf16);
+    printf("{\"level\": \"%s\", \"threads\": %d", mn__level_name(level), threads);
+    if (products)
+        printf(", \"peak_f32_gflops\": %.1f, \"peak_bf16_gflops\": %.1f", f32, bf16);
+    printf("}\n");
     return 0;
 }

@@ -2,6 +2,7 @@
  * by all heads and queries that read them. */
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
+#include "kernel/cpu/bf16.h"
 #include "kernel/plain.h"
 
 #include <math.h>
@@ -18,21 +19,17 @@ static int64_t round_up(int64_t n, int64_t unit)
 static void widen_row(float *to, int64_t width, const void *from, mn__dtype dtype, int64_t n,
                       const float *add, float factor)
 {
-    int64_t d = 0;
     if (dtype == MN__BF16)
-        for (const mn__bf16 *x = from; d < n; d++)
-            to[d] = mn__bf16_to_f32(x[d]);
+        mn__floats_widen(to, from, n);
     else
-        for (const float *x = from; d < n; d++)
-            to[d] = x[d];
+        memcpy(to, from, (size_t)n * sizeof *to);
     if (add)
-        for (d = 0; d < n; d++)
+        for (int64_t d = 0; d < n; d++)
             to[d] += add[d];
     if (factor != 1)
-        for (d = 0; d < n; d++)
+        for (int64_t d = 0; d < n; d++)
             to[d] *= factor;
-    for (; d < width; d++)
-        to[d] = 0;
+    memset(to + n, 0, (size_t)(width - n) * sizeof *to);
 }
 
 /* Rows lie far apart: without this each would wait for memory by itself. */
@@ -63,8 +60,7 @@ static void put_row(const mn__flash *flash, void *to, int64_t width, const void 
             int64_t there = d < n ? smaller(n - d, PANEL) : 0;
             const char *at = (const char *)from + d * mn__dtype_bytes(dtype);
             widen_row(part, PANEL, at, dtype, there, add ? add + d : NULL, factor);
-            for (int64_t c = 0; c < PANEL; c++)
-                ((mn__bf16 *)to)[d + c] = mn__f32_to_bf16(part[c]);
+            mn__floats_narrow((mn__bf16 *)to + d, part, PANEL);
         }
     }
 }

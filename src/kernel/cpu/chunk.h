@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "kernel/cpu/bf16.h"
 #include "kernel/cpu/level.h"
 
 enum { MN__CHUNK = 1024, MN__SMALL = 1 << 14 /* elements that one thread does sooner */ };
@@ -33,20 +34,6 @@ static inline mn__chunk mn__chunk_at(mn__matrix matrix, int64_t index)
     int64_t per_row = mn__chunks_per_row(matrix), column = index % per_row * MN__CHUNK;
     int64_t left = matrix.columns - column;
     return (mn__chunk){index / per_row, column, left < MN__CHUNK ? left : MN__CHUNK};
-}
-
-static inline void mn__floats_widen(float *restrict out, const mn__bf16 *restrict in, int64_t n)
-{
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++)
-        out[i] = mn__bf16_to_f32(in[i]);
-}
-
-static inline void mn__floats_narrow(mn__bf16 *restrict out, const float *restrict in, int64_t n)
-{
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++)
-        out[i] = mn__f32_to_bf16(in[i]);
 }
 
 /* The chunk's values: where they lie, or in the buffer. */

@@ -126,22 +126,44 @@ static void scale_rows(mn__queue *queue, mn__matrix out, const float *scale, mn_
     }
 }
 
+/* sum[i] += the sum over `rows` rows, from r on, of column + i. */
+static inline __attribute__((always_inline)) void
+add_rows(float *restrict sum, mn__matrix in, int64_t r, int64_t column, int64_t n, const int rows)
+{
+    const float *f32 = (const float *)in.data + r * in.stride + column;
+    const mn__bf16 *bf16 = (const mn__bf16 *)in.data + r * in.stride + column;
+    if (in.dtype == MN__F32)
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            float total = sum[i];
+            for (int k = 0; k < rows; k++)
+                total += f32[k * in.stride + i];
+            sum[i] = total;
+        }
+    else
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            float total = sum[i];
+            for (int k = 0; k < rows; k++)
+                total += mn__bf16_to_f32(bf16[k * in.stride + i]);
+            sum[i] = total;
+        }
+}
+
 /* Columns are shared out, so that the order of a sum is that of the rows; it
  * goes over RUN rows at a time, which keeps its error small. */
 static void sum_columns(float *out, mn__matrix in, int64_t column, int64_t n)
 {
-    enum { RUN = 64 };
-    float sum[MN__CHUNK], buffer[MN__CHUNK];
+    enum { RUN = 64, FEW = 4 };
+    float sum[MN__CHUNK];
     for (int64_t start = 0; start < in.rows; start += RUN) {
-        int64_t end = start + RUN < in.rows ? start + RUN : in.rows;
+        int64_t end = start + RUN < in.rows ? start + RUN : in.rows, r = start;
         for (int64_t i = 0; i < n; i++)
             sum[i] = 0;
-        for (int64_t r = start; r < end; r++) {
-            const float *from = mn__chunk_read(in, (mn__chunk){r, column, n}, buffer);
-#pragma omp simd
-            for (int64_t i = 0; i < n; i++)
-                sum[i] += from[i];
-        }
+        for (; r + FEW <= end; r += FEW)
+            add_rows(sum, in, r, column, n, FEW);
+        for (; r < end; r++)
+            add_rows(sum, in, r, column, n, 1);
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
             out[column + i] += sum[i];

@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 #include "kernel/cpu/activation.h"
+#include "kernel/cpu/bf16.h"
 #include "kernel/cpu/denormal.h"
 #include "kernel/cpu/product.h"
 
@@ -109,9 +110,7 @@ static inline void store_row(void *row, mn__dtype dtype, const float *restrict s
         for (int64_t j = 0; j < n; j++)
             out[j] = sum[j];
     } else {
-        mn__bf16 *restrict out = row;
-        for (int64_t j = 0; j < n; j++)
-            out[j] = mn__f32_to_bf16(sum[j]);
+        mn__floats_narrow(row, sum, n);
     }
 }
 
@@ -170,6 +169,34 @@ static void finish_tile(const product *job, const place *at, float *acc)
     }
 }
 
+/* A whole tile without an activation needs no finish_tile: its sums go from the registers
+ * to where they belong. */
+static bool is_whole(const product *job, const place *at)
+{
+    return !job->kind->plain && at->rows == job->kind->rows && at->columns == MN__TILE_COLUMNS &&
+           (!at->last || job->call->activation == MN__LINEAR);
+}
+
+static mn__tile_end tile_end(const product *job, const place *at, char *c, int64_t c_bytes)
+{
+    const mn__matmul *call = job->call;
+    mn__tile_end end = {.partial = at->add_partial ? at->partial : NULL,
+                        .partial_stride = at->partial_stride,
+                        .c = c,
+                        .c_bytes = c_bytes};
+    if (at->last) {
+        end.out = c;
+        end.dtype = call->c_dtype;
+        end.out_bytes = c_bytes;
+        end.bias = call->bias ? call->bias + at->j : NULL;
+        end.add = at->add_c;
+    } else {
+        end.out = at->partial;
+        end.out_bytes = at->partial_stride * (int64_t)sizeof *at->partial;
+    }
+    return end;
+}
+
 /* ---- A block of c ------------------------------------------------------------------------ */
 
 /* One sliver of a, at depth `l`, against the block's columns. Where c is F32 it
@@ -191,10 +218,16 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
         at->j = first + j;
         at->columns = least(MN__TILE_COLUMNS, columns - j);
         at->partial = in_c ? (float *)job->c + at->i * call->c_row + at->j : partial + j;
-        const char *c = (char *)job->c + at->i * row_bytes + at->j * element;
-        kind->tile(at->rows, steps, sliver_a, sliver_of(kind, &at->b, l, depth, at->j), acc, c,
-                   row_bytes);
-        finish_tile(job, at, acc);
+        char *c = (char *)job->c + at->i * row_bytes + at->j * element;
+        bool whole = is_whole(job, at);
+        const mn__tile_end end = whole ? tile_end(job, at, c, row_bytes)
+                                       : (mn__tile_end){.out = acc,
+                                                        .out_bytes = sizeof acc / MN__TILE_ROWS_MAX,
+                                                        .c = c,
+                                                        .c_bytes = row_bytes};
+        kind->tile(at->rows, steps, sliver_a, sliver_of(kind, &at->b, l, depth, at->j), &end);
+        if (!whole)
+            finish_tile(job, at, acc);
     }
 }
 

@@ -49,6 +49,14 @@ static inline __attribute__((always_inline)) void copy_f32(float *sliver, int64_
                 sliver[l * width + i] = value_at(x, i, l);
 }
 
+/* The next sliver's lines, which lie far apart: asked for while this one's are turned. */
+static inline __attribute__((always_inline)) void fetch_lines(const lines *x, int64_t i, int64_t l,
+                                                              int64_t width)
+{
+    for (int64_t n = 0; n < (width < MN__LANES ? width : MN__LANES); n++)
+        __builtin_prefetch(line_at(x, i + n, l), 0, 2);
+}
+
 /* Writes whole vectors: where width < MN__LANES a row's surplus is overwritten
  * by the next, that of the last goes past the end. Returns the k done. */
 static inline __attribute__((always_inline)) int64_t
@@ -58,6 +66,7 @@ transpose_f32(float *sliver, int64_t width, const lines *x, int64_t used, int64_
     for (; l + MN__LANES <= k; l += MN__LANES)
         for (int64_t first = 0; first < width; first += MN__LANES) {
             mn__words v[MN__LANES];
+            fetch_lines(x, first + width, l, width - first);
             for (int i = 0; i < MN__LANES; i++)
                 v[i] = first + i < used ? values_at(x, first + i, l) : (mn__words){0};
             mn__words_transpose(v);
@@ -120,6 +129,20 @@ static inline uint32_t bf16_at(const lines *x, int64_t i, int64_t l)
                                 : mn__f32_to_bf16(*(const float *)line_at(x, i, l));
 }
 
+/* Pairs (k, k + 1) of lines that lie side by side, by whole vectors: where width < MN__LANES
+ * a row's surplus is overwritten by the next. Returns the pairs done. */
+static inline __attribute__((always_inline)) int64_t join_pairs(uint32_t *sliver, int64_t width,
+                                                                const lines *x, int64_t k)
+{
+    int64_t p = 0, safe = x->along < MN__LANES ? 0 : k - 2; /* what is read too much is there */
+    for (; 2 * p < safe; p++)
+        for (int64_t first = 0; first < width; first += MN__LANES)
+            *(mn__words *)(sliver + p * width + first) =
+                mn__words_of_halves(line_at(x, first, 2 * p)) |
+                mn__words_of_halves(line_at(x, first, 2 * p + 1)) << 16;
+    return p;
+}
+
 /* `pairs` of them, of which k / 2 are whole and a last one may be half. */
 static inline __attribute__((always_inline)) void
 copy_pairs(uint32_t *sliver, int64_t width, const lines *x, int64_t used, int64_t k)
@@ -139,6 +162,7 @@ transpose_pairs(uint32_t *sliver, int64_t width, const lines *x, int64_t used, i
     for (; p + MN__LANES <= k / 2; p += MN__LANES)
         for (int64_t first = 0; first < width; first += MN__LANES) {
             mn__words v[MN__LANES];
+            fetch_lines(x, first + width, 2 * p, width - first);
             for (int i = 0; i < MN__LANES; i++)
                 v[i] = first + i < used ? *(const mn__words *)line_at(x, first + i, 2 * p)
                                         : (mn__words){0};
@@ -152,8 +176,11 @@ transpose_pairs(uint32_t *sliver, int64_t width, const lines *x, int64_t used, i
 static inline __attribute__((always_inline)) void
 pack_pairs(uint32_t *sliver, int64_t width, lines x, int64_t used, int64_t k, int64_t pairs)
 {
-    int64_t done =
-        x.dtype == MN__BF16 && x.along == 1 ? transpose_pairs(sliver, width, &x, used, k) : 0;
+    int64_t done = 0;
+    if (x.dtype == MN__BF16 && x.along == 1)
+        done = transpose_pairs(sliver, width, &x, used, k);
+    else if (x.dtype == MN__BF16 && x.across == 1 && used == width)
+        done = join_pairs(sliver, width, &x, k);
     x.data = line_at(&x, 0, 2 * done);
     sliver += done * width;
     pairs -= done;

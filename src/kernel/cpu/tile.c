@@ -1,4 +1,5 @@
 /* Tiles of matrix products: registers full of sums, one step of k at a time. */
+#include "kernel/cpu/bf16.h"
 #include "kernel/cpu/pack.h"
 #include "kernel/cpu/product.h"
 #include "kernel/cpu/vector.h"
@@ -20,19 +21,69 @@ static inline __attribute__((always_inline)) void fetch_b(const void *b)
     __builtin_prefetch((const char *)b + sizeof(mn__lanes), 0, 3);
 }
 
-static inline __attribute__((always_inline)) void fetch_c(int count, const char *c, int64_t c_bytes)
+static inline __attribute__((always_inline)) void fetch_c(int count, const mn__tile_end *end)
 {
-    for (int i = 0; i < count; i++, c += c_bytes) {
+    const char *c = end->c;
+    for (int i = 0; i < count; i++, c += end->c_bytes) {
         __builtin_prefetch(c, 1, 3);
         __builtin_prefetch(c + 64, 1, 3);
     }
 }
 
+/* Half a row: MN__LANES values. */
+static inline mn__lanes load_half(const void *row, mn__dtype dtype, int half)
+{
+    if (dtype == MN__F32)
+        return ((const mn__lanes *)row)[half];
+    return (mn__lanes)(mn__words_of_halves((const mn__bf16 *)row + half * MN__LANES) << 16);
+}
+
+static inline __attribute__((always_inline)) void store_row(void *row, mn__dtype dtype,
+                                                            mn__lanes low, mn__lanes high)
+{
+    if (dtype == MN__F32) {
+        ((mn__lanes *)row)[0] = low;
+        ((mn__lanes *)row)[1] = high;
+    } else {
+#if defined(__AVX512BF16__)
+        _mm512_storeu_si512(row, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+#else
+        mn__lanes both[2] = {low, high};
+        mn__floats_narrow(row, (const float *)both, COLUMNS);
+#endif
+    }
+}
+
+/* Branches inside the loop: the sums of all rows are in registers, and shall stay there. */
+static inline __attribute__((always_inline)) void finish(int count, mn__lanes sum[][2],
+                                                         const mn__tile_end *end)
+{
+    char *out = end->out;
+    const float *partial = end->partial, *bias = end->bias;
+    const mn__dtype dtype = count == ROWS ? end->dtype : MN__F32;
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++, out += end->out_bytes) {
+        mn__lanes low = sum[i][0], high = sum[i][1];
+        if (count == ROWS && partial) {
+            low += load_half(partial, MN__F32, 0);
+            high += load_half(partial, MN__F32, 1);
+            partial += end->partial_stride;
+        }
+        if (count == ROWS && bias) {
+            low += load_half(bias, MN__F32, 0);
+            high += load_half(bias, MN__F32, 1);
+        }
+        if (count == ROWS && end->add) {
+            low += load_half(out, dtype, 0);
+            high += load_half(out, dtype, 1);
+        }
+        store_row(out, dtype, low, high);
+    }
+}
+
 /* a: [steps, ROWS], b: [steps, COLUMNS]. `count` is constant where this is inlined. */
-static inline __attribute__((always_inline)) void tile_f32_rows(int count, int64_t steps,
-                                                                const float *a, const float *b,
-                                                                float *acc, const char *c,
-                                                                int64_t c_bytes)
+static inline __attribute__((always_inline)) void
+tile_f32_rows(int count, int64_t steps, const float *a, const float *b, const mn__tile_end *end)
 {
     mn__lanes sum[ROWS][2];
 #pragma GCC unroll 16
@@ -40,7 +91,7 @@ static inline __attribute__((always_inline)) void tile_f32_rows(int count, int64
         sum[i][0] = sum[i][1] = (mn__lanes){0};
     for (int64_t l = 0; l < steps; l++) {
         if (l == steps - FETCH)
-            fetch_c(count, c, c_bytes);
+            fetch_c(count, end);
         fetch_b(b + AHEAD * COLUMNS);
         mn__lanes left = *(const mn__lanes *)b, right = *(const mn__lanes *)(b + MN__LANES);
 #pragma GCC unroll 16
@@ -52,26 +103,22 @@ static inline __attribute__((always_inline)) void tile_f32_rows(int count, int64
         a += ROWS;
         b += COLUMNS;
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < count; i++) {
-        *(mn__lanes *)(acc + i * COLUMNS) = sum[i][0];
-        *(mn__lanes *)(acc + i * COLUMNS + MN__LANES) = sum[i][1];
-    }
+    finish(count, sum, end);
 }
 
-static void tile_f32(int64_t used, int64_t steps, const void *a, const void *b, float *acc,
-                     const char *c, int64_t c_bytes)
+static void tile_f32(int64_t used, int64_t steps, const void *a, const void *b,
+                     const mn__tile_end *end)
 {
     if (used == 1)
-        tile_f32_rows(1, steps, a, b, acc, c, c_bytes);
+        tile_f32_rows(1, steps, a, b, end);
     else if (used <= 2)
-        tile_f32_rows(2, steps, a, b, acc, c, c_bytes);
+        tile_f32_rows(2, steps, a, b, end);
     else if (used <= 4)
-        tile_f32_rows(4, steps, a, b, acc, c, c_bytes);
+        tile_f32_rows(4, steps, a, b, end);
     else if (ROWS > 8 && used <= 8)
-        tile_f32_rows(ROWS > 8 ? 8 : ROWS, steps, a, b, acc, c, c_bytes);
+        tile_f32_rows(ROWS > 8 ? 8 : ROWS, steps, a, b, end);
     else
-        tile_f32_rows(ROWS, steps, a, b, acc, c, c_bytes);
+        tile_f32_rows(ROWS, steps, a, b, end);
 }
 
 static const mn__product_kind kind_f32 = {
@@ -89,16 +136,16 @@ static const mn__product_kind kind_f32 = {
 /* The same for pairs of k: a [steps, ROWS] and b [steps, COLUMNS] of pairs. */
 static inline __attribute__((always_inline)) void tile_pairs_rows(int count, int64_t steps,
                                                                   const int32_t *a,
-                                                                  const int32_t *b, float *acc,
-                                                                  const char *c, int64_t c_bytes)
+                                                                  const int32_t *b,
+                                                                  const mn__tile_end *end)
 {
-    __m512 sum[ROWS][2];
+    mn__lanes sum[ROWS][2];
 #pragma GCC unroll 16
     for (int i = 0; i < count; i++)
-        sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+        sum[i][0] = sum[i][1] = (mn__lanes){0};
     for (int64_t l = 0; l < steps; l++) {
         if (l == steps - FETCH)
-            fetch_c(count, c, c_bytes);
+            fetch_c(count, end);
         fetch_b(b + AHEAD * COLUMNS);
         __m512bh left = (__m512bh)_mm512_loadu_si512(b);
         __m512bh right = (__m512bh)_mm512_loadu_si512(b + 16);
@@ -111,26 +158,22 @@ static inline __attribute__((always_inline)) void tile_pairs_rows(int count, int
         a += ROWS;
         b += COLUMNS;
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < count; i++) {
-        _mm512_storeu_ps(acc + i * COLUMNS, sum[i][0]);
-        _mm512_storeu_ps(acc + i * COLUMNS + 16, sum[i][1]);
-    }
+    finish(count, sum, end);
 }
 
-static void tile_pairs(int64_t used, int64_t steps, const void *a, const void *b, float *acc,
-                       const char *c, int64_t c_bytes)
+static void tile_pairs(int64_t used, int64_t steps, const void *a, const void *b,
+                       const mn__tile_end *end)
 {
     if (used == 1)
-        tile_pairs_rows(1, steps, a, b, acc, c, c_bytes);
+        tile_pairs_rows(1, steps, a, b, end);
     else if (used <= 2)
-        tile_pairs_rows(2, steps, a, b, acc, c, c_bytes);
+        tile_pairs_rows(2, steps, a, b, end);
     else if (used <= 4)
-        tile_pairs_rows(4, steps, a, b, acc, c, c_bytes);
+        tile_pairs_rows(4, steps, a, b, end);
     else if (used <= 8)
-        tile_pairs_rows(8, steps, a, b, acc, c, c_bytes);
+        tile_pairs_rows(8, steps, a, b, end);
     else
-        tile_pairs_rows(ROWS, steps, a, b, acc, c, c_bytes);
+        tile_pairs_rows(ROWS, steps, a, b, end);
 }
 
 static const mn__product_kind kind_pairs = {
@@ -174,10 +217,11 @@ static void amx_end(void)
 /* Tiles 0..3 are the quarters of acc, 4 and 5 the halves of a, 6 and 7 of b.
  * a: [steps, 32 rows, 32 k], b: [steps, 16 pairs, 32 columns] of pairs. */
 static void tile_amx(int64_t used, int64_t steps, const void *a_sliver, const void *b_sliver,
-                     float *acc, const char *c, int64_t c_bytes)
+                     const mn__tile_end *end)
 {
-    fetch_c((int)used, c, c_bytes); /* what tiles load stays in L1 */
+    fetch_c((int)used, end); /* what tiles load stays in L1 */
     const mn__bf16 *a = a_sliver, *b = b_sliver;
+    float *acc = end->out;
     enum { A_STRIDE = 64, B_STRIDE = 128, ACC_STRIDE = 128, HALF = AMX_TILE * AMX_STEP };
     _tile_zero(0);
     _tile_zero(1);
@@ -219,6 +263,7 @@ static const mn__product_kind kind_amx = {
     .step = AMX_STEP,
     .depth = 512,
     .tile = tile_amx,
+    .plain = true,
     .pack_a = MN__KERNEL(pack_a_amx),
     .pack_b = MN__KERNEL(pack_b_pairs),
     .begin = amx_begin,
