@@ -38,15 +38,26 @@ static inline mn__words values_at(const lines *x, int64_t i, int64_t l)
     return x->dtype == MN__F32 ? *(const mn__words *)at : mn__words_of_halves(at) << 16;
 }
 
+/* Of lines that lie side by side: what the next call, k further on, reads. */
+static inline __attribute__((always_inline)) void fetch_after(const lines *x, int64_t width,
+                                                              int64_t l, int64_t k)
+{
+    for (int64_t i = 0; i < width; i += MN__LANES)
+        __builtin_prefetch(line_at(x, i, l + k), 0, 2);
+}
+
 static inline __attribute__((always_inline)) void copy_f32(float *sliver, int64_t width,
                                                            const lines *x, int64_t used, int64_t k)
 {
     for (int64_t l = 0; l < k; l++)
-        if (x->dtype == MN__F32 && x->across == 1 && used == width) /* constants: moves, no call */
+        if (x->dtype == MN__F32 && x->across == 1 &&
+            used == width) { /* constants: moves, no call */
+            fetch_after(x, width, l, k);
             memcpy(sliver + l * width, line_at(x, 0, l), (size_t)width * sizeof *sliver);
-        else
+        } else {
             for (int64_t i = 0; i < used; i++)
                 sliver[l * width + i] = value_at(x, i, l);
+        }
 }
 
 /* The next sliver's lines, which lie far apart: asked for while this one's are turned. */
@@ -135,11 +146,14 @@ static inline __attribute__((always_inline)) int64_t join_pairs(uint32_t *sliver
                                                                 const lines *x, int64_t k)
 {
     int64_t p = 0, safe = x->along < MN__LANES ? 0 : k - 2; /* what is read too much is there */
-    for (; 2 * p < safe; p++)
+    for (; 2 * p < safe; p++) {
+        fetch_after(x, width, 2 * p, k);
+        fetch_after(x, width, 2 * p + 1, k);
         for (int64_t first = 0; first < width; first += MN__LANES)
             *(mn__words *)(sliver + p * width + first) =
                 mn__words_of_halves(line_at(x, first, 2 * p)) |
                 mn__words_of_halves(line_at(x, first, 2 * p + 1)) << 16;
+    }
     return p;
 }
 
