@@ -50,6 +50,13 @@ static inline int64_t clip(int64_t x, int64_t low, int64_t high)
     return x < low ? low : x > high ? high : x;
 }
 
+/* Rows of a head lie far apart: each would wait for memory by itself. */
+static inline void fetch_row(const void *row, int64_t bytes)
+{
+    for (int64_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch((const char *)row + at);
+}
+
 /* ---- Products of tiles ------------------------------------------------------------ */
 
 /* What need not be multiplied: weights (query i, key j) with j > i + diagonal. */

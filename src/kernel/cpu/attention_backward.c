@@ -29,7 +29,7 @@
 #include <omp.h>
 #include <string.h>
 
-enum { SPAN = ROWS + KEYS };
+enum { SPAN = ROWS + KEYS, ROWS_AHEAD = 16 /* asked for before they are written */ };
 
 /* ---- Where sums live ------------------------------------------------------------------ */
 
@@ -646,24 +646,33 @@ static void walk_group(thread_work *worker, int i)
     close_group(worker);
 }
 
-/* to[d] (+)= from[d] * factor */
+/* to[d] (+)= from[d] * factor for d < n, which is constant for whole panels. */
+static inline __attribute__((always_inline)) void
+write_part(void *to, mn__dtype dtype, bool accumulate, const float *from, float factor, int64_t n)
+{
+    mn__bf16 *bf16 = to;
+    float *f32 = to, part[PANEL] = {0};
+    if (accumulate && dtype == MN__BF16)
+        mn__floats_widen(part, bf16, n);
+    else if (accumulate)
+        memcpy(part, f32, (size_t)n * sizeof *part);
+    for (int64_t d = 0; d < n; d++)
+        part[d] += from[d] * factor;
+    if (dtype == MN__BF16)
+        mn__floats_narrow(bf16, part, n);
+    else
+        memcpy(f32, part, (size_t)n * sizeof *part);
+}
+
 static void write_row(void *to, mn__dtype dtype, bool accumulate, const float *from, float factor,
                       int64_t D)
 {
-    mn__bf16 *bf16 = to;
-    float *f32 = to;
-    if (dtype == MN__F32)
-        for (int64_t d = 0; d < D; d++)
-            f32[d] = from[d] * factor + (accumulate ? f32[d] : 0.0f);
-    for (int64_t d = 0; dtype == MN__BF16 && d < D; d += PANEL) {
-        float part[PANEL] = {0};
-        int64_t n = D - d < PANEL ? D - d : PANEL;
-        if (accumulate)
-            mn__floats_widen(part, bf16 + d, n);
-        for (int64_t c = 0; c < n; c++)
-            part[c] += from[d + c] * factor;
-        mn__floats_narrow(bf16 + d, part, n);
-    }
+    char *row = to;
+    int64_t bytes = mn__dtype_bytes(dtype), d = 0;
+    for (; d + PANEL <= D; d += PANEL)
+        write_part(row + d * bytes, dtype, accumulate, from + d, factor, PANEL);
+    if (d < D)
+        write_part(row + d * bytes, dtype, accumulate, from + d, factor, D - d);
 }
 
 /* What dS^T (q + u) still lacks: float queries have scale * log2 e in them. */
@@ -684,16 +693,18 @@ static void close_tile(const thread_work *worker, bool any)
     const mn__attention_gradients *to = worker->call->to;
     static const float zeros[PANEL] = {0};
     int64_t rows = call->T - tile->t0 < ROWS ? call->T - tile->t0 : ROWS;
+    int64_t bytes = mn__dtype_bytes(call->dtype);
     for (int64_t i = 0; to->queries && i < rows; i++) {
         char *row = (char *)row_of(to->queries, call->dtype, to->query_stride, tile->b,
                                    tile->t0 + i, tile->h);
+        fetch_row(row + ROWS_AHEAD * to->query_stride[1] * bytes, call->D * bytes);
         if (any && i < tile->n)
             write_row(row, call->dtype, to->queries_accumulate,
                       worker->dqueries + i * worker->call->width, score_scale(call, tile->h),
                       call->D);
         else if (!to->queries_accumulate)
             for (int64_t d = 0; d < call->D; d += PANEL)
-                write_row(row + d * mn__dtype_bytes(call->dtype), call->dtype, false, zeros, 1,
+                write_row(row + d * bytes, call->dtype, false, zeros, 1,
                           call->D - d < PANEL ? call->D - d : PANEL);
     }
 }
@@ -706,12 +717,15 @@ static void write_keys(const backward_call *call, int64_t b, int64_t g, int64_t 
 {
     const mn__attention_call *attention = call->flash->call;
     float unfold = left_factor(call->flash);
+    int64_t bytes = mn__dtype_bytes(attention->dtype);
     for (int i = 0; i < attention->groups; i++) {
         const struct mn__group_gradients *to = &call->to->group[i];
         for (int64_t j = 0; to->keys && j < attention->group[i].count; j++)
             for (int values = 0; values < 2; values++) {
-                void *row = (void *)row_of(values ? to->values : to->keys, attention->dtype,
-                                           values ? to->value_stride : to->key_stride, b, j, g);
+                const int64_t *stride = values ? to->value_stride : to->key_stride;
+                char *row = (char *)row_of(values ? to->values : to->keys, attention->dtype, stride,
+                                           b, j, g);
+                fetch_row(row + ROWS_AHEAD * stride[1] * bytes, attention->D * bytes);
                 float *sum = key_sums(call, set, i, values) + j * call->width;
                 for (int64_t other = 1; other < sets; other++) {
                     const float *more = key_sums(call, set + other, i, values) + j * call->width;

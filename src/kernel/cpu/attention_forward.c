@@ -214,21 +214,30 @@ static void start(thread_work *worker)
     }
 }
 
+/* to[0..n) = from * scale; n is constant for whole panels. */
+static inline __attribute__((always_inline)) void
+write_part(void *to, mn__dtype dtype, const float *from, float scale, int64_t n)
+{
+    float part[PANEL] = {0};
+    for (int64_t c = 0; scale != 0 && c < n; c++)
+        part[c] = from[c] * scale;
+    if (dtype == MN__BF16)
+        mn__floats_narrow(to, part, n);
+    else
+        memcpy(to, part, (size_t)n * sizeof *part);
+}
+
 void MN__KERNEL(attention_write)(const mn__attention_call *call, int64_t b, int64_t t, int64_t h,
                                  const float *from, float scale, float lse)
 {
     int64_t at = b * call->out_stride[0] + t * call->out_stride[1] + h * call->out_stride[2];
+    int64_t bytes = mn__dtype_bytes(call->dtype), d = 0;
+    char *to = (char *)call->out + at * bytes;
     call->lse[(b * call->H + h) * call->T + t] = lse;
-    for (int64_t d = 0; d < call->D; d += PANEL) {
-        float part[PANEL] = {0};
-        int64_t n = call->D - d < PANEL ? call->D - d : PANEL;
-        for (int64_t c = 0; scale != 0 && c < n; c++)
-            part[c] = from[d + c] * scale;
-        if (call->dtype == MN__BF16)
-            mn__floats_narrow((mn__bf16 *)call->out + at + d, part, n);
-        else
-            memcpy((float *)call->out + at + d, part, (size_t)n * sizeof *part);
-    }
+    for (; d + PANEL <= call->D; d += PANEL)
+        write_part(to + d * bytes, call->dtype, from + d, scale, PANEL);
+    if (d < call->D)
+        write_part(to + d * bytes, call->dtype, from + d, scale, call->D - d);
 }
 
 /* Rows that see nothing have a sum of 0; those past n were not computed. */

@@ -33,11 +33,10 @@ static void widen_row(float *to, int64_t width, const void *from, mn__dtype dtyp
 }
 
 /* Rows lie far apart: without this each would wait for memory by itself. */
-static void prefetch_rows(const void *rows, int64_t stride, int64_t n, int64_t bytes)
+static void fetch_rows(const void *rows, int64_t stride, int64_t n, int64_t bytes)
 {
     for (int64_t i = 0; i < n; i++)
-        for (int64_t at = 0; at < bytes; at += 64)
-            __builtin_prefetch((const char *)rows + i * stride + at);
+        fetch_row((const char *)rows + i * stride, bytes);
 }
 
 static int64_t smaller(int64_t a, int64_t b)
@@ -70,7 +69,7 @@ void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *fr
 {
     const mn__attention_call *call = flash->call;
     int64_t row = flash->width * flash->size, bytes = mn__dtype_bytes(call->dtype);
-    prefetch_rows(from, stride * bytes, n, call->D * bytes);
+    fetch_rows(from, stride * bytes, n, call->D * bytes);
     for (int64_t i = 0; i < n; i++)
         put_row(flash, (char *)to + i * row, flash->width, (const char *)from + i * stride * bytes,
                 call->dtype, call->D, add, factor);
@@ -101,39 +100,44 @@ void MN__KERNEL(attention_turn)(void *to, int64_t to_row, const void *from, int6
                        from_row);
 }
 
-/* PANEL rows of words become the columns of one panel: [words][32]. */
-static void put_columns(const mn__flash *flash, word *panel, const word *x)
+/* PANEL rows, `row` elements apart, become the columns of one panel: [words][32]. */
+static void put_columns(const mn__flash *flash, word *panel, const void *x, int64_t row)
 {
-    int64_t words = flash->width * flash->size / (int64_t)sizeof *x;
-    MN__KERNEL(attention_turn)(panel, PANEL, x, words, PANEL, words);
+    int64_t per_word = (int64_t)sizeof *panel / flash->size;
+    MN__KERNEL(attention_turn)
+    (panel, PANEL, x, row / per_word, PANEL, flash->width / per_word);
 }
 
-static void put_rows_f32(float *panels, const float *x, int64_t width, int64_t apart)
+static void put_rows_f32(float *panels, const float *x, int64_t row, int64_t width, int64_t apart)
 {
     for (int64_t d = 0; d < width; d += PANEL, panels += apart)
         for (int64_t k = 0; k < PANEL; k++)
-            memcpy(panels + k * PANEL, x + k * width + d,
-                   (size_t)smaller(PANEL, width - d) * sizeof *x);
+            if (width - d >= PANEL) /* a constant: moves, no call */
+                memcpy(panels + k * PANEL, x + k * row + d, PANEL * sizeof *x);
+            else
+                memcpy(panels + k * PANEL, x + k * row + d, (size_t)(width - d) * sizeof *x);
 }
 
-static void put_rows_bf16(word *panels, const mn__bf16 *x, int64_t width, int64_t apart)
+static void put_rows_bf16(word *panels, const mn__bf16 *x, int64_t row, int64_t width,
+                          int64_t apart)
 {
     for (int64_t d = 0; d < width; d += PANEL, panels += apart / 2)
         for (int64_t k = 0; k < PANEL; k += 2) {
-            const mn__bf16 *even = x + k * width + d, *odd = even + width;
+            const mn__bf16 *even = x + k * row + d, *odd = even + row;
             word *pairs = panels + k / 2 * PANEL;
             for (int64_t c = 0; c < PANEL; c++)
                 pairs[c] = (uint32_t)even[c] | (uint32_t)odd[c] << 16;
         }
 }
 
-/* PANEL rows become rows of the panels: [width / 32][apart elements][32]. */
-static void put_rows(const mn__flash *flash, void *panels, const void *x, int64_t apart)
+/* The same become rows of the panels: [width / 32][apart elements][32]. */
+static void put_rows(const mn__flash *flash, void *panels, const void *x, int64_t row,
+                     int64_t apart)
 {
     if (flash->bf16)
-        put_rows_bf16(panels, x, flash->width, apart);
+        put_rows_bf16(panels, x, row, flash->width, apart);
     else
-        put_rows_f32(panels, x, flash->width, apart);
+        put_rows_f32(panels, x, row, flash->width, apart);
 }
 
 void *MN__KERNEL(attention_panels)(const mn__flash *flash, void *packed, int64_t padded, int64_t bg,
@@ -160,31 +164,45 @@ bool MN__KERNEL(attention_key_present)(const mn__key_group *group, int64_t b, in
            !(group->keep && !group->keep[b * group->count + j]);
 }
 
-/* The PANEL keys (or values) j.. of row b, head g. */
+/* Rows in the packed form already: panels are made of them where they lie. */
+static bool is_packed_form(const mn__flash *flash, int i, const source *from, int64_t b, int64_t j)
+{
+    const mn__attention_call *call = flash->call;
+    bool same = mn__dtype_bytes(call->dtype) == flash->size && call->D == flash->width &&
+                from->stride[1] % 2 == 0; /* whole words */
+    for (int64_t n = 0; same && n < PANEL; n++)
+        same = MN__KERNEL(attention_key_present)(&call->group[i], b, j + n);
+    return same;
+}
+
+/* The PANEL keys (or values) j.. of row b, head g; x is scratch for them. */
 static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t b, int64_t g,
                       int64_t j, char *x)
 {
     const mn__attention_call *call = flash->call;
-    int64_t row = flash->width * flash->size, bg = b * call->G + g;
-    int64_t padded = flash->group[i].padded;
-    int64_t bytes = mn__dtype_bytes(call->dtype);
-    const char *rows = (const char *)from->data +
+    int64_t bg = b * call->G + g, padded = flash->group[i].padded;
+    int64_t bytes = mn__dtype_bytes(call->dtype), apart = from->stride[1] * bytes;
+    const char *keys = (const char *)from->data +
                        (b * from->stride[0] + j * from->stride[1] + g * from->stride[2]) * bytes;
-    prefetch_rows(rows, from->stride[1] * bytes, smaller(PANEL, call->group[i].count - j),
-                  call->D * bytes);
-    for (int64_t n = 0; n < PANEL; n++) {
-        if (MN__KERNEL(attention_key_present)(&call->group[i], b, j + n))
-            put_row(flash, x + n * row, flash->width, rows + n * from->stride[1] * bytes,
-                    call->dtype, call->D, NULL, 1);
-        else
-            memset(x + n * row, 0, (size_t)row);
+    const char *rows = keys;
+    int64_t row = from->stride[1];
+    fetch_rows(keys + PANEL * apart, apart, smaller(PANEL, call->group[i].count - j - PANEL),
+               call->D * bytes); /* the next that this thread packs */
+    if (!is_packed_form(flash, i, from, b, j)) {
+        rows = x;
+        row = flash->width;
+        for (int64_t n = 0; n < PANEL; n++, x += row * flash->size)
+            if (MN__KERNEL(attention_key_present)(&call->group[i], b, j + n))
+                put_row(flash, x, row, keys + n * apart, call->dtype, call->D, NULL, 1);
+            else
+                memset(x, 0, (size_t)(row * flash->size));
     }
     if (from->columns)
         put_columns(flash, MN__KERNEL(attention_panels)(flash, from->columns, padded, bg, j, true),
-                    (const word *)x);
+                    rows, row);
     if (from->rows)
-        put_rows(flash, MN__KERNEL(attention_panels)(flash, from->rows, padded, bg, j, false), x,
-                 padded * PANEL);
+        put_rows(flash, MN__KERNEL(attention_panels)(flash, from->rows, padded, bg, j, false), rows,
+                 row, padded * PANEL);
 }
 
 static void pack_group(const mn__flash *flash, int i, char *scratch)
@@ -229,20 +247,19 @@ static void pack_distances(const mn__flash *flash, const mn__key_group *group,
         int64_t h = item / blocks, entry = item % blocks * PANEL;
         char *x = scratch + omp_get_thread_num() * PANEL * row;
         for (int64_t n = 0; n < PANEL; n++)
-            prefetch_rows(distance_row(flash, group, to, h, entry + n), 0, 1,
-                          D * mn__dtype_bytes(to->dtype));
+            fetch_row(distance_row(flash, group, to, h, entry + n), D * mn__dtype_bytes(to->dtype));
         for (int64_t n = 0; n < PANEL; n++)
             put_row(flash, x + n * row, flash->width, distance_row(flash, group, to, h, entry + n),
                     to->dtype, D, NULL, 1);
         if (to->columns)
             put_columns(
                 flash,
-                MN__KERNEL(attention_panels)(flash, to->columns, to->entries, h, entry, true),
-                (const word *)x);
+                MN__KERNEL(attention_panels)(flash, to->columns, to->entries, h, entry, true), x,
+                flash->width);
         if (to->rows)
             put_rows(flash,
                      MN__KERNEL(attention_panels)(flash, to->rows, to->entries, h, entry, false), x,
-                     to->entries * PANEL);
+                     flash->width, to->entries * PANEL);
     }
 }
 
