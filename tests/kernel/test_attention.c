@@ -42,6 +42,7 @@ typedef struct attention_case {
     bool garbage;    /* NaN where `lengths` and `keep` hide keys */
     bool accumulate; /* gradients are added to */
     float dropout;
+    bool odd; /* rows of keys and values begin at odd elements */
 } attention_case;
 
 typedef struct fixture {
@@ -154,7 +155,7 @@ static void put_group(fixture *f, int i)
     const attention_case *c = f->c;
     const group_case *g = &c->group[i];
     mn__key_group *group = &f->call.group[i];
-    int64_t row = 2 * c->G * c->D + 16;
+    int64_t row = 2 * c->G * c->D + (c->odd ? 17 : 16);
     char *both = draw(f, f->dtype, c->B * g->count * row, 1);
     *group = (mn__key_group){.keys = both,
                              .values = both + c->G * c->D * mn__dtype_bytes(f->dtype),
@@ -388,6 +389,7 @@ static const attention_case cases[] = {
     {"127", 1, 127, 1, 1, 80, ONE_GROUP(CAUSAL(127))},
     {"130", 1, 130, 2, 2, 96, ONE_GROUP(CAUSAL(130))},
     {"narrow", 1, 40, 1, 1, 20, ONE_GROUP(CAUSAL(40))},
+    {"odd rows", 1, 100, 2, 2, 32, ONE_GROUP(CAUSAL(100)), .odd = true},
     {"wide", 1, 70, 1, 1, 128, ONE_GROUP(CAUSAL(70))},
     {"grouped queries", 2, 66, 6, 2, 32, ONE_GROUP(CAUSAL(66)), .accumulate = true},
     {"decoding", 2, 1, 4, 2, 64,

@@ -213,10 +213,52 @@ static void test_dropout(void **state)
     check_levels(check_dropout);
 }
 
+/* ---- Rounding to bf16 ---------------------------------------------------------------- */
+
+/* Floats into bf16, exactly: ties to even, overflow, zeros, infinities and NaN, at every place
+ * of a row. Denormal numbers are kept or become zero, wherever they stand. */
+static void check_rounding(mn__queue *plain, mn__queue *queue)
+{
+    static const uint32_t bits[] = {
+        0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff, 0xbf818000, 0x00000000, 0x80000000,
+        0x7f800000, 0xff800000, 0x7f7fffff, 0xff7f8000, 0x7f7f7fff, 0x00800000, 0x80800001,
+        0x7fc12345, 0x7f812345, 0xff800001, 0x00400000, 0x80012345, 0x42f6e979, 0x4b7fffff,
+    };
+    enum { VALUES = sizeof bits / sizeof *bits, MOST = 65 };
+    (void)plain;
+    int kept = -1;
+    for (int64_t n = 1; n <= MOST; n++)
+        for (int start = 0; start < VALUES; start++) {
+            uint32_t in[MOST];
+            mn__bf16 out[MOST + 1];
+            for (int64_t i = 0; i < n; i++)
+                in[i] = bits[(start + i) % VALUES];
+            out[n] = 0x1234;
+            queue->kernels->convert(queue, (mn__matrix){out, MN__BF16, 1, n, n},
+                                    (mn__matrix){in, MN__F32, 1, n, n});
+            assert_int_equal(out[n], 0x1234);
+            for (int64_t i = 0; i < n; i++) {
+                float x;
+                memcpy(&x, &in[i], sizeof x);
+                mn__bf16 want = mn__f32_to_bf16(x);
+                bool denormal = x != 0 && fabsf(x) < 0x1p-126F;
+                if (denormal && kept < 0)
+                    kept = out[i] == want;
+                assert_int_equal(out[i], denormal && !kept ? want & 0x8000 : want);
+            }
+        }
+}
+
+static void test_rounding(void **state)
+{
+    (void)state;
+    check_levels(check_rounding);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_arithmetic),
-                                       cmocka_unit_test(test_activations),
-                                       cmocka_unit_test(test_dropout)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_arithmetic), cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_activations), cmocka_unit_test(test_dropout)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,6 +155,12 @@ static void check_shapes(mn__queue *plain, mn__queue *queue)
             }
             check_product(plain, queue, shapes[s], how);
         }
+    /* Several passes of k into bf16, where partial sums, bias and c meet in a tile. */
+    for (int turn = 0; turn < 4; turn++)
+        check_product(
+            plain, queue, (shape){130, 70, 1100},
+            (variant){
+                .dtype = MN__BF16, .c_dtype = MN__BF16, .bias = turn & 1, .accumulate = turn & 2});
 }
 
 static void test_shapes(void **state)

@@ -148,6 +148,10 @@ bool MN__KERNEL(attention_key_present)(const mn__key_group *group, int64_t b, in
 float MN__KERNEL(attention_distance_bias)(const mn__attention_call *call, int i, int64_t distance,
                                           int64_t h);
 
+/* to[d] (+)= from[d] * factor for d < D. */
+void MN__KERNEL(attention_write_row)(void *to, mn__dtype dtype, bool accumulate, const float *from,
+                                     float factor, int64_t D);
+
 /* to[c, r] = from[r, c], floats or other words of 32 bits; rows and columns are
  * multiples of 16. */
 void MN__KERNEL(attention_turn)(void *to, int64_t to_row, const void *from, int64_t from_row,

@@ -21,7 +21,7 @@
  * summed apart for each and added in a fixed order: repeats are bit-identical. */
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
-#include "kernel/cpu/chunk.h"
+#include "kernel/cpu/bf16.h"
 #include "kernel/cpu/denormal.h"
 #include "kernel/plain.h"
 
@@ -204,8 +204,7 @@ static inline void pair(mn__bf16 *to, vec even, vec odd)
 
 static inline void narrow(mn__bf16 *to, const float *from)
 {
-    __m512bh both = _mm512_cvtne2ps_pbh(vec_load(from + LANES), vec_load(from));
-    memcpy(to, &both, sizeof both);
+    mn__store_bf16(to, vec_load(from), vec_load(from + LANES));
 }
 
 /* d_pairs and d_rows of n columns of float rows. */
@@ -646,35 +645,6 @@ static void walk_group(thread_work *worker, int i)
     close_group(worker);
 }
 
-/* to[d] (+)= from[d] * factor for d < n, which is constant for whole panels. */
-static inline __attribute__((always_inline)) void
-write_part(void *to, mn__dtype dtype, bool accumulate, const float *from, float factor, int64_t n)
-{
-    mn__bf16 *bf16 = to;
-    float *f32 = to, part[PANEL] = {0};
-    if (accumulate && dtype == MN__BF16)
-        mn__floats_widen(part, bf16, n);
-    else if (accumulate)
-        memcpy(part, f32, (size_t)n * sizeof *part);
-    for (int64_t d = 0; d < n; d++)
-        part[d] += from[d] * factor;
-    if (dtype == MN__BF16)
-        mn__floats_narrow(bf16, part, n);
-    else
-        memcpy(f32, part, (size_t)n * sizeof *part);
-}
-
-static void write_row(void *to, mn__dtype dtype, bool accumulate, const float *from, float factor,
-                      int64_t D)
-{
-    char *row = to;
-    int64_t bytes = mn__dtype_bytes(dtype), d = 0;
-    for (; d + PANEL <= D; d += PANEL)
-        write_part(row + d * bytes, dtype, accumulate, from + d, factor, PANEL);
-    if (d < D)
-        write_part(row + d * bytes, dtype, accumulate, from + d, factor, D - d);
-}
-
 /* What dS^T (q + u) still lacks: float queries have scale * log2 e in them. */
 static float left_factor(const mn__flash *flash)
 {
@@ -691,7 +661,6 @@ static void close_tile(const thread_work *worker, bool any)
     const query_tile *tile = &worker->tile;
     const mn__attention_call *call = tile->flash->call;
     const mn__attention_gradients *to = worker->call->to;
-    static const float zeros[PANEL] = {0};
     int64_t rows = call->T - tile->t0 < ROWS ? call->T - tile->t0 : ROWS;
     int64_t bytes = mn__dtype_bytes(call->dtype);
     for (int64_t i = 0; to->queries && i < rows; i++) {
@@ -699,13 +668,10 @@ static void close_tile(const thread_work *worker, bool any)
                                    tile->t0 + i, tile->h);
         fetch_row(row + ROWS_AHEAD * to->query_stride[1] * bytes, call->D * bytes);
         if (any && i < tile->n)
-            write_row(row, call->dtype, to->queries_accumulate,
-                      worker->dqueries + i * worker->call->width, score_scale(call, tile->h),
-                      call->D);
-        else if (!to->queries_accumulate)
-            for (int64_t d = 0; d < call->D; d += PANEL)
-                write_row(row + d * bytes, call->dtype, false, zeros, 1,
-                          call->D - d < PANEL ? call->D - d : PANEL);
+            MN__KERNEL(attention_write_row)
+        (row, call->dtype, to->queries_accumulate, worker->dqueries + i * worker->call->width,
+         score_scale(call, tile->h), call->D);
+        else if (!to->queries_accumulate) memset(row, 0, (size_t)(call->D * bytes));
     }
 }
 
@@ -732,8 +698,8 @@ static void write_keys(const backward_call *call, int64_t b, int64_t g, int64_t 
                     for (int64_t d = 0; d < attention->D; d++)
                         sum[d] += more[d];
                 }
-                write_row(row, attention->dtype, to->accumulate, sum, values ? 1.0f : unfold,
-                          attention->D);
+                MN__KERNEL(attention_write_row)
+                (row, attention->dtype, to->accumulate, sum, values ? 1.0f : unfold, attention->D);
             }
     }
 }
@@ -784,9 +750,7 @@ static void add_distances(const mn__flash *flash, const mn__key_group *group,
 {
     int64_t D = flash->call->D;
     for (int64_t entry = 0; entry < rows->entries; entry++) {
-        int64_t distance = distance_of(flash, group, entry);
-        distance = distance < rows->low ? rows->low : distance;
-        distance = distance > rows->high ? rows->high : distance;
+        int64_t distance = clip(distance_of(flash, group, entry), rows->low, rows->high);
         int64_t row = (distance - rows->low) * rows->heads + (rows->heads == 1 ? 0 : h);
         add_row(to + row * D, sums + entry * width, factor, D);
     }

@@ -7,7 +7,7 @@
  * Dropout's factors come to p after it has been added to `sum`. */
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
-#include "kernel/cpu/chunk.h"
+#include "kernel/cpu/bf16.h"
 #include "kernel/cpu/denormal.h"
 
 #include <math.h>
@@ -66,8 +66,7 @@ static void move_reference(thread_work *worker, int64_t i, float largest)
 static inline void narrow(mn__bf16 *to, const vec p[2])
 {
 #if defined(MN__BF16_TILES)
-    __m512bh both = _mm512_cvtne2ps_pbh(p[1], p[0]);
-    memcpy(to, &both, sizeof both);
+    mn__store_bf16(to, p[0], p[1]);
 #else
     (void)to;
     (void)p;
@@ -214,30 +213,17 @@ static void start(thread_work *worker)
     }
 }
 
-/* to[0..n) = from * scale; n is constant for whole panels. */
-static inline __attribute__((always_inline)) void
-write_part(void *to, mn__dtype dtype, const float *from, float scale, int64_t n)
-{
-    float part[PANEL] = {0};
-    for (int64_t c = 0; scale != 0 && c < n; c++)
-        part[c] = from[c] * scale;
-    if (dtype == MN__BF16)
-        mn__floats_narrow(to, part, n);
-    else
-        memcpy(to, part, (size_t)n * sizeof *part);
-}
-
 void MN__KERNEL(attention_write)(const mn__attention_call *call, int64_t b, int64_t t, int64_t h,
                                  const float *from, float scale, float lse)
 {
     int64_t at = b * call->out_stride[0] + t * call->out_stride[1] + h * call->out_stride[2];
-    int64_t bytes = mn__dtype_bytes(call->dtype), d = 0;
+    int64_t bytes = mn__dtype_bytes(call->dtype);
     char *to = (char *)call->out + at * bytes;
     call->lse[(b * call->H + h) * call->T + t] = lse;
-    for (; d + PANEL <= call->D; d += PANEL)
-        write_part(to + d * bytes, call->dtype, from + d, scale, PANEL);
-    if (d < call->D)
-        write_part(to + d * bytes, call->dtype, from + d, scale, call->D - d);
+    if (scale == 0)
+        memset(to, 0, (size_t)(call->D * bytes));
+    else
+        MN__KERNEL(attention_write_row)(to, call->dtype, false, from, scale, call->D);
 }
 
 /* Rows that see nothing have a sum of 0; those past n were not computed. */

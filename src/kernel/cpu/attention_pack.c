@@ -32,7 +32,6 @@ static void widen_row(float *to, int64_t width, const void *from, mn__dtype dtyp
     memset(to + n, 0, (size_t)(width - n) * sizeof *to);
 }
 
-/* Rows lie far apart: without this each would wait for memory by itself. */
 static void fetch_rows(const void *rows, int64_t stride, int64_t n, int64_t bytes)
 {
     for (int64_t i = 0; i < n; i++)
@@ -74,6 +73,35 @@ void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *fr
         put_row(flash, (char *)to + i * row, flash->width, (const char *)from + i * stride * bytes,
                 call->dtype, call->D, add, factor);
     memset((char *)to + n * row, 0, (size_t)((rows - n) * row));
+}
+
+/* to[d] (+)= from[d] * factor for d < n, which is constant for whole panels. */
+static inline __attribute__((always_inline)) void
+write_part(void *to, mn__dtype dtype, bool accumulate, const float *from, float factor, int64_t n)
+{
+    mn__bf16 *bf16 = to;
+    float *f32 = to, part[PANEL] = {0};
+    if (accumulate && dtype == MN__BF16)
+        mn__floats_widen(part, bf16, n);
+    else if (accumulate)
+        memcpy(part, f32, (size_t)n * sizeof *part);
+    for (int64_t d = 0; d < n; d++)
+        part[d] += from[d] * factor;
+    if (dtype == MN__BF16)
+        mn__floats_narrow(bf16, part, n);
+    else
+        memcpy(f32, part, (size_t)n * sizeof *part);
+}
+
+void MN__KERNEL(attention_write_row)(void *to, mn__dtype dtype, bool accumulate, const float *from,
+                                     float factor, int64_t D)
+{
+    char *row = to;
+    int64_t bytes = mn__dtype_bytes(dtype), d = 0;
+    for (; d + PANEL <= D; d += PANEL)
+        write_part(row + d * bytes, dtype, accumulate, from + d, factor, PANEL);
+    if (d < D)
+        write_part(row + d * bytes, dtype, accumulate, from + d, factor, D - d);
 }
 
 /* ---- Panels ------------------------------------------------------------------------- */
@@ -164,12 +192,14 @@ bool MN__KERNEL(attention_key_present)(const mn__key_group *group, int64_t b, in
            !(group->keep && !group->keep[b * group->count + j]);
 }
 
-/* Rows in the packed form already: panels are made of them where they lie. */
-static bool is_packed_form(const mn__flash *flash, int i, const source *from, int64_t b, int64_t j)
+/* Rows in the packed form already, in whole words: panels are made of them where they lie. */
+static bool is_packed_form(const mn__flash *flash, int i, const char *rows, int64_t apart,
+                           int64_t b, int64_t j)
 {
     const mn__attention_call *call = flash->call;
+    enum { WORD = sizeof(word) };
     bool same = mn__dtype_bytes(call->dtype) == flash->size && call->D == flash->width &&
-                from->stride[1] % 2 == 0; /* whole words */
+                (uintptr_t)rows % WORD == 0 && apart % WORD == 0;
     for (int64_t n = 0; same && n < PANEL; n++)
         same = MN__KERNEL(attention_key_present)(&call->group[i], b, j + n);
     return same;
@@ -181,14 +211,17 @@ static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t
 {
     const mn__attention_call *call = flash->call;
     int64_t bg = b * call->G + g, padded = flash->group[i].padded;
+    int64_t count = call->group[i].count;
     int64_t bytes = mn__dtype_bytes(call->dtype), apart = from->stride[1] * bytes;
     const char *keys = (const char *)from->data +
                        (b * from->stride[0] + j * from->stride[1] + g * from->stride[2]) * bytes;
     const char *rows = keys;
     int64_t row = from->stride[1];
-    fetch_rows(keys + PANEL * apart, apart, smaller(PANEL, call->group[i].count - j - PANEL),
-               call->D * bytes); /* the next that this thread packs */
-    if (!is_packed_form(flash, i, from, b, j)) {
+    if (j == 0)
+        fetch_rows(keys, apart, smaller(PANEL, count), call->D * bytes);
+    if (j + PANEL < count)
+        fetch_rows(keys + PANEL * apart, apart, smaller(PANEL, count - j - PANEL), call->D * bytes);
+    if (!is_packed_form(flash, i, keys, apart, b, j)) {
         rows = x;
         row = flash->width;
         for (int64_t n = 0; n < PANEL; n++, x += row * flash->size)

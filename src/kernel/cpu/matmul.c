@@ -152,17 +152,14 @@ finish_row(const mn__matmul *call, const place *at, float *sum, float *partial, 
         store_row(partial, MN__F32, sum, n);
 }
 
-static void finish_tile(const product *job, const place *at, float *acc)
+static void finish_tile(const product *job, const place *at, float *acc, char *c, int64_t row_bytes)
 {
-    const mn__matmul *call = job->call;
-    int64_t row_bytes = call->c_row * mn__dtype_bytes(call->c_dtype);
-    char *c = (char *)job->c + at->i * row_bytes + at->j * mn__dtype_bytes(call->c_dtype);
     float *partial = at->partial;
     for (int64_t r = 0; r < at->rows; r++) {
         if (at->columns == MN__TILE_COLUMNS)
-            finish_row(call, at, acc, partial, c, MN__TILE_COLUMNS);
+            finish_row(job->call, at, acc, partial, c, MN__TILE_COLUMNS);
         else
-            finish_row(call, at, acc, partial, c, at->columns);
+            finish_row(job->call, at, acc, partial, c, at->columns);
         acc += MN__TILE_COLUMNS;
         partial += at->partial_stride;
         c += row_bytes;
@@ -173,28 +170,28 @@ static void finish_tile(const product *job, const place *at, float *acc)
  * to where they belong. */
 static bool is_whole(const product *job, const place *at)
 {
-    return !job->kind->plain && at->rows == job->kind->rows && at->columns == MN__TILE_COLUMNS &&
-           (!at->last || job->call->activation == MN__LINEAR);
+    return !job->kind->sums_only && at->rows == job->kind->rows &&
+           at->columns == MN__TILE_COLUMNS && (!at->last || job->call->activation == MN__LINEAR);
 }
 
-static mn__tile_end tile_end(const product *job, const place *at, char *c, int64_t c_bytes)
+static mn__tile_out whole_out(const mn__matmul *call, const place *at, char *c, int64_t row_bytes)
 {
-    const mn__matmul *call = job->call;
-    mn__tile_end end = {.partial = at->add_partial ? at->partial : NULL,
-                        .partial_stride = at->partial_stride,
-                        .c = c,
-                        .c_bytes = c_bytes};
+    mn__tile_out to = {.out = c,
+                       .dtype = call->c_dtype,
+                       .out_bytes = row_bytes,
+                       .partial = at->add_partial ? at->partial : NULL,
+                       .partial_stride = at->partial_stride};
     if (at->last) {
-        end.out = c;
-        end.dtype = call->c_dtype;
-        end.out_bytes = c_bytes;
-        end.bias = call->bias ? call->bias + at->j : NULL;
-        end.add = at->add_c;
+        to.bias = call->bias ? call->bias + at->j : NULL;
+        to.add = at->add_c;
     } else {
-        end.out = at->partial;
-        end.out_bytes = at->partial_stride * (int64_t)sizeof *at->partial;
+        to.out = at->partial;
+        to.dtype = MN__F32;
+        to.out_bytes = at->partial_stride * (int64_t)sizeof *at->partial;
     }
-    return end;
+    to.c = to.out;
+    to.c_bytes = to.out_bytes;
+    return to;
 }
 
 /* ---- A block of c ------------------------------------------------------------------------ */
@@ -209,6 +206,7 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
     int64_t depth = least(job->depth, call->k - l), steps = cut(depth, kind->step);
     int64_t element = mn__dtype_bytes(call->c_dtype), row_bytes = call->c_row * element;
     bool in_c = call->c_dtype == MN__F32;
+    enum { ACC_BYTES = MN__TILE_COLUMNS * sizeof(float) };
     _Alignas(64) float acc[MN__TILE_ROWS_MAX * MN__TILE_COLUMNS];
     at->last = l + depth >= call->k;
     at->add_partial = l > 0 || (in_c && call->accumulate && !at->last);
@@ -220,14 +218,13 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
         at->partial = in_c ? (float *)job->c + at->i * call->c_row + at->j : partial + j;
         char *c = (char *)job->c + at->i * row_bytes + at->j * element;
         bool whole = is_whole(job, at);
-        const mn__tile_end end = whole ? tile_end(job, at, c, row_bytes)
-                                       : (mn__tile_end){.out = acc,
-                                                        .out_bytes = sizeof acc / MN__TILE_ROWS_MAX,
-                                                        .c = c,
-                                                        .c_bytes = row_bytes};
-        kind->tile(at->rows, steps, sliver_a, sliver_of(kind, &at->b, l, depth, at->j), &end);
+        mn__tile_out to = {
+            .out = acc, .out_bytes = ACC_BYTES, .c = c, .c_bytes = row_bytes}; /* for finish_tile */
+        if (whole)
+            to = whole_out(call, at, c, row_bytes);
+        kind->tile(at->rows, steps, sliver_a, sliver_of(kind, &at->b, l, depth, at->j), &to);
         if (!whole)
-            finish_tile(job, at, acc);
+            finish_tile(job, at, acc, c, row_bytes);
     }
 }
 

@@ -38,7 +38,7 @@ static inline mn__words values_at(const lines *x, int64_t i, int64_t l)
     return x->dtype == MN__F32 ? *(const mn__words *)at : mn__words_of_halves(at) << 16;
 }
 
-/* Of lines that lie side by side: what the next call, k further on, reads. */
+/* Of lines that lie side by side: what the same sliver reads next, k further on. */
 static inline __attribute__((always_inline)) void fetch_after(const lines *x, int64_t width,
                                                               int64_t l, int64_t k)
 {
@@ -145,7 +145,8 @@ static inline uint32_t bf16_at(const lines *x, int64_t i, int64_t l)
 static inline __attribute__((always_inline)) int64_t join_pairs(uint32_t *sliver, int64_t width,
                                                                 const lines *x, int64_t k)
 {
-    int64_t p = 0, safe = x->along < MN__LANES ? 0 : k - 2; /* what is read too much is there */
+    const bool surplus = width % MN__LANES != 0; /* read beyond the lines: the next k must follow */
+    int64_t p = 0, safe = !surplus ? k - 1 : x->along < MN__LANES ? 0 : k - 2;
     for (; 2 * p < safe; p++) {
         fetch_after(x, width, 2 * p, k);
         fetch_after(x, width, 2 * p + 1, k);

@@ -14,7 +14,7 @@
 enum { MN__TILE_ROWS_MAX = 32, MN__TILE_COLUMNS = 2 * MN__LANES };
 
 /* Where a tile's sums go: out[r, j] = sum (+ partial[r, j]) (+ bias[j]) (+ out[r, j]). */
-typedef struct mn__tile_end {
+typedef struct mn__tile_out {
     void *out;
     mn__dtype dtype;
     int64_t out_bytes;    /* from row to row */
@@ -22,11 +22,11 @@ typedef struct mn__tile_end {
     int64_t partial_stride;
     const float *bias; /* or NULL */
     bool add;
-    /* Where the tile goes in the end: shortly before the last step its lines, rows `c_bytes`
-     * apart, are asked for, which earlier would not outlast b's stream through L1. */
+    /* Where the tile goes next: shortly before the last step its lines, rows `c_bytes` apart,
+     * are asked for, which earlier would not outlast b's stream through L1. */
     const char *c;
     int64_t c_bytes;
-} mn__tile_end;
+} mn__tile_out;
 
 /* How one dtype is multiplied at this level. */
 typedef struct mn__product_kind {
@@ -35,10 +35,9 @@ typedef struct mn__product_kind {
     int64_t step;    /* the k of one step: 1; 2 (pairs); 32 (tiles) */
     int64_t depth;   /* the k of one pass, so that a sliver of a stays in L1 */
     /* A sliver of a times one of b over `steps`; `used` rows matter. With fewer than `rows`, or
-     * where `plain`, out is a float buffer [rows, MN__TILE_COLUMNS] and nothing is added. */
-    void (*tile)(int64_t used, int64_t steps, const void *a, const void *b,
-                 const mn__tile_end *end);
-    bool plain;
+     * where `sums_only`, out is a float buffer [rows, MN__TILE_COLUMNS] and nothing is added. */
+    void (*tile)(int64_t used, int64_t steps, const void *a, const void *b, const mn__tile_out *to);
+    bool sums_only;
     /* `used` rows and k elements of a into a sliver of whole steps; a is F32 or BF16. */
     void (*pack_a)(void *sliver, mn__operand a, int64_t used, int64_t k);
     /* k elements of `used` columns of b into a sliver. */

@@ -21,10 +21,10 @@ static inline __attribute__((always_inline)) void fetch_b(const void *b)
     __builtin_prefetch((const char *)b + sizeof(mn__lanes), 0, 3);
 }
 
-static inline __attribute__((always_inline)) void fetch_c(int count, const mn__tile_end *end)
+static inline __attribute__((always_inline)) void fetch_c(int count, const mn__tile_out *to)
 {
-    const char *c = end->c;
-    for (int i = 0; i < count; i++, c += end->c_bytes) {
+    const char *c = to->c;
+    for (int i = 0; i < count; i++, c += to->c_bytes) {
         __builtin_prefetch(c, 1, 3);
         __builtin_prefetch(c + 64, 1, 3);
     }
@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) void store_row(void *row, mn__dtype
         ((mn__lanes *)row)[1] = high;
     } else {
 #if defined(__AVX512BF16__)
-        _mm512_storeu_si512(row, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        mn__store_bf16(row, low, high);
 #else
         mn__lanes both[2] = {low, high};
         mn__floats_narrow(row, (const float *)both, COLUMNS);
@@ -56,24 +56,24 @@ static inline __attribute__((always_inline)) void store_row(void *row, mn__dtype
 
 /* Branches inside the loop: the sums of all rows are in registers, and shall stay there. */
 static inline __attribute__((always_inline)) void finish(int count, mn__lanes sum[][2],
-                                                         const mn__tile_end *end)
+                                                         const mn__tile_out *to)
 {
-    char *out = end->out;
-    const float *partial = end->partial, *bias = end->bias;
-    const mn__dtype dtype = count == ROWS ? end->dtype : MN__F32;
+    char *out = to->out;
+    const float *partial = to->partial, *bias = to->bias;
+    const mn__dtype dtype = count == ROWS ? to->dtype : MN__F32;
 #pragma GCC unroll 16
-    for (int i = 0; i < count; i++, out += end->out_bytes) {
+    for (int i = 0; i < count; i++, out += to->out_bytes) {
         mn__lanes low = sum[i][0], high = sum[i][1];
         if (count == ROWS && partial) {
             low += load_half(partial, MN__F32, 0);
             high += load_half(partial, MN__F32, 1);
-            partial += end->partial_stride;
+            partial += to->partial_stride;
         }
         if (count == ROWS && bias) {
             low += load_half(bias, MN__F32, 0);
             high += load_half(bias, MN__F32, 1);
         }
-        if (count == ROWS && end->add) {
+        if (count == ROWS && to->add) {
             low += load_half(out, dtype, 0);
             high += load_half(out, dtype, 1);
         }
@@ -83,7 +83,7 @@ static inline __attribute__((always_inline)) void finish(int count, mn__lanes su
 
 /* a: [steps, ROWS], b: [steps, COLUMNS]. `count` is constant where this is inlined. */
 static inline __attribute__((always_inline)) void
-tile_f32_rows(int count, int64_t steps, const float *a, const float *b, const mn__tile_end *end)
+tile_f32_rows(int count, int64_t steps, const float *a, const float *b, const mn__tile_out *to)
 {
     mn__lanes sum[ROWS][2];
 #pragma GCC unroll 16
@@ -91,7 +91,7 @@ tile_f32_rows(int count, int64_t steps, const float *a, const float *b, const mn
         sum[i][0] = sum[i][1] = (mn__lanes){0};
     for (int64_t l = 0; l < steps; l++) {
         if (l == steps - FETCH)
-            fetch_c(count, end);
+            fetch_c(count, to);
         fetch_b(b + AHEAD * COLUMNS);
         mn__lanes left = *(const mn__lanes *)b, right = *(const mn__lanes *)(b + MN__LANES);
 #pragma GCC unroll 16
@@ -103,22 +103,22 @@ tile_f32_rows(int count, int64_t steps, const float *a, const float *b, const mn
         a += ROWS;
         b += COLUMNS;
     }
-    finish(count, sum, end);
+    finish(count, sum, to);
 }
 
 static void tile_f32(int64_t used, int64_t steps, const void *a, const void *b,
-                     const mn__tile_end *end)
+                     const mn__tile_out *to)
 {
     if (used == 1)
-        tile_f32_rows(1, steps, a, b, end);
+        tile_f32_rows(1, steps, a, b, to);
     else if (used <= 2)
-        tile_f32_rows(2, steps, a, b, end);
+        tile_f32_rows(2, steps, a, b, to);
     else if (used <= 4)
-        tile_f32_rows(4, steps, a, b, end);
+        tile_f32_rows(4, steps, a, b, to);
     else if (ROWS > 8 && used <= 8)
-        tile_f32_rows(ROWS > 8 ? 8 : ROWS, steps, a, b, end);
+        tile_f32_rows(ROWS > 8 ? 8 : ROWS, steps, a, b, to);
     else
-        tile_f32_rows(ROWS, steps, a, b, end);
+        tile_f32_rows(ROWS, steps, a, b, to);
 }
 
 static const mn__product_kind kind_f32 = {
@@ -137,7 +137,7 @@ static const mn__product_kind kind_f32 = {
 static inline __attribute__((always_inline)) void tile_pairs_rows(int count, int64_t steps,
                                                                   const int32_t *a,
                                                                   const int32_t *b,
-                                                                  const mn__tile_end *end)
+                                                                  const mn__tile_out *to)
 {
     mn__lanes sum[ROWS][2];
 #pragma GCC unroll 16
@@ -145,7 +145,7 @@ static inline __attribute__((always_inline)) void tile_pairs_rows(int count, int
         sum[i][0] = sum[i][1] = (mn__lanes){0};
     for (int64_t l = 0; l < steps; l++) {
         if (l == steps - FETCH)
-            fetch_c(count, end);
+            fetch_c(count, to);
         fetch_b(b + AHEAD * COLUMNS);
         __m512bh left = (__m512bh)_mm512_loadu_si512(b);
         __m512bh right = (__m512bh)_mm512_loadu_si512(b + 16);
@@ -158,22 +158,22 @@ static inline __attribute__((always_inline)) void tile_pairs_rows(int count, int
         a += ROWS;
         b += COLUMNS;
     }
-    finish(count, sum, end);
+    finish(count, sum, to);
 }
 
 static void tile_pairs(int64_t used, int64_t steps, const void *a, const void *b,
-                       const mn__tile_end *end)
+                       const mn__tile_out *to)
 {
     if (used == 1)
-        tile_pairs_rows(1, steps, a, b, end);
+        tile_pairs_rows(1, steps, a, b, to);
     else if (used <= 2)
-        tile_pairs_rows(2, steps, a, b, end);
+        tile_pairs_rows(2, steps, a, b, to);
     else if (used <= 4)
-        tile_pairs_rows(4, steps, a, b, end);
+        tile_pairs_rows(4, steps, a, b, to);
     else if (used <= 8)
-        tile_pairs_rows(8, steps, a, b, end);
+        tile_pairs_rows(8, steps, a, b, to);
     else
-        tile_pairs_rows(ROWS, steps, a, b, end);
+        tile_pairs_rows(ROWS, steps, a, b, to);
 }
 
 static const mn__product_kind kind_pairs = {
@@ -217,11 +217,11 @@ static void amx_end(void)
 /* Tiles 0..3 are the quarters of acc, 4 and 5 the halves of a, 6 and 7 of b.
  * a: [steps, 32 rows, 32 k], b: [steps, 16 pairs, 32 columns] of pairs. */
 static void tile_amx(int64_t used, int64_t steps, const void *a_sliver, const void *b_sliver,
-                     const mn__tile_end *end)
+                     const mn__tile_out *to)
 {
-    fetch_c((int)used, end); /* what tiles load stays in L1 */
+    fetch_c((int)used, to); /* what tiles load stays in L1 */
     const mn__bf16 *a = a_sliver, *b = b_sliver;
-    float *acc = end->out;
+    float *acc = to->out; /* rows side by side */
     enum { A_STRIDE = 64, B_STRIDE = 128, ACC_STRIDE = 128, HALF = AMX_TILE * AMX_STEP };
     _tile_zero(0);
     _tile_zero(1);
@@ -263,7 +263,7 @@ static const mn__product_kind kind_amx = {
     .step = AMX_STEP,
     .depth = 512,
     .tile = tile_amx,
-    .plain = true,
+    .sums_only = true,
     .pack_a = MN__KERNEL(pack_a_amx),
     .pack_b = MN__KERNEL(pack_b_pairs),
     .begin = amx_begin,
