@@ -4,7 +4,8 @@
  * slow, double-precision sums, obviously right. The files in cpu/ are compiled
  * once per CPU level and checked against it. A kernel allocates nothing but
  * scratch from its queue, never fails, and is bit-identical over repeats with
- * the same thread count: reductions run in a fixed order.
+ * the same thread count: reductions run in a fixed order. Denormal numbers may
+ * count as zero in products, in attention, and where floats become bf16.
  *
  * Letters: B rows of a batch, T queries, S keys, H heads, G key-value heads,
  * D head width, C width, V vocabulary. Strides count elements. */

@@ -45,6 +45,11 @@ enum { HAVE_BF16_TILES = 1 };
 enum { HAVE_BF16_TILES = 0 };
 #endif
 
+static inline int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static inline int64_t clip(int64_t x, int64_t low, int64_t high)
 {
     return x < low ? low : x > high ? high : x;

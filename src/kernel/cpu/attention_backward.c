@@ -667,11 +667,13 @@ static void close_tile(const thread_work *worker, bool any)
         char *row = (char *)row_of(to->queries, call->dtype, to->query_stride, tile->b,
                                    tile->t0 + i, tile->h);
         fetch_row(row + ROWS_AHEAD * to->query_stride[1] * bytes, call->D * bytes);
-        if (any && i < tile->n)
+        if (any && i < tile->n) {
+            const float *sum = worker->dqueries + i * worker->call->width;
             MN__KERNEL(attention_write_row)
-        (row, call->dtype, to->queries_accumulate, worker->dqueries + i * worker->call->width,
-         score_scale(call, tile->h), call->D);
-        else if (!to->queries_accumulate) memset(row, 0, (size_t)(call->D * bytes));
+            (row, call->dtype, to->queries_accumulate, sum, score_scale(call, tile->h), call->D);
+        } else if (!to->queries_accumulate) {
+            memset(row, 0, (size_t)(call->D * bytes));
+        }
     }
 }
 

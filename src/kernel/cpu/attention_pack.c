@@ -38,11 +38,6 @@ static void fetch_rows(const void *rows, int64_t stride, int64_t n, int64_t byte
         fetch_row((const char *)rows + i * stride, bytes);
 }
 
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The same in the packed form's type. */
 static void put_row(const mn__flash *flash, void *to, int64_t width, const void *from,
                     mn__dtype dtype, int64_t n, const float *add, float factor)

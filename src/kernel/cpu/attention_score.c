@@ -18,11 +18,6 @@
 
 enum { SPAN = ROWS + KEYS }; /* columns of `skewed` */
 
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 static int64_t larger(int64_t a, int64_t b)
 {
     return a > b ? a : b;

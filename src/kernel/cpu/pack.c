@@ -49,9 +49,9 @@ static inline __attribute__((always_inline)) void fetch_after(const lines *x, in
 static inline __attribute__((always_inline)) void copy_f32(float *sliver, int64_t width,
                                                            const lines *x, int64_t used, int64_t k)
 {
+    const bool whole = x->dtype == MN__F32 && x->across == 1 && used == width;
     for (int64_t l = 0; l < k; l++)
-        if (x->dtype == MN__F32 && x->across == 1 &&
-            used == width) { /* constants: moves, no call */
+        if (whole) { /* of a constant width: moves, no call */
             fetch_after(x, width, l, k);
             memcpy(sliver + l * width, line_at(x, 0, l), (size_t)width * sizeof *sliver);
         } else {
