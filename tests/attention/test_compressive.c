@@ -524,8 +524,7 @@ static void test_most_used_are_rows_of_memory(void **state)
     test_model_close(&f);
 }
 
-/* ---- Where attention goes
- * ------------------------------------------------------------------------ */
+/* ---- Where attention goes -------------------------------------------------------------------- */
 
 struct masses {
     int64_t told;
@@ -571,8 +570,7 @@ static void test_masses(void **state)
     test_model_close(&f);
 }
 
-/* ---- Rows
- * ----------------------------------------------------------------------------------------- */
+/* ---- Rows ------------------------------------------------------------------------------------ */
 
 /* Rows whose memories lose different numbers of entries keep out of each other's way. */
 static void check_rows(const char *attention)
