@@ -25,6 +25,10 @@ books=25773.txt,40579.txt,28444.txt,44557.txt # of PG-19's test split, 0.2 to 0.
 table=$out/quality.md
 mkdir -p "$out"
 
+# What all train on: prepared once, so that a run goes on also where the texts are copied anew.
+[ -e "$out/books/dataset.json" ] ||
+    $mneme prepare "pg19=$data/books/pg19" "folder=$data/books/novels@train" --out "$out/books"
+
 # A part is done unless ONLY names another.
 part() { [ -z "${ONLY:-}" ] || [ "$ONLY" = "$1" ]; }
 
@@ -39,8 +43,8 @@ train() {
         rm -rf "$run"
         [ -z "${STEPS:-}" ] || set -- --set "train.steps=$STEPS" --set schedule.warmup=2 "$@"
         $mneme train "$recipe" --run "$run" --set "train.seed=$seed" \
-            --set "data.corpus=[\"pg19=$data/books/pg19\", \"folder=$data/books/novels@train\"]" \
-            --set "data.prepared=$out/books" "$@"
+            --set "data.corpus=[]" --set "data.prepared=$out/books" \
+            --set train.validate_every=0 "$@" # the weights of the last step are what is read
     fi
     touch "$run/trained"
 }
@@ -137,9 +141,11 @@ if part recurrent; then
     for gate in fixed lstm; do
         cells=
         for form in dual single skip; do
-            train $gate-$form block_recurrent/small 1 --set "model.layers=[{layers: [2],
+            name=$gate-$form
+            [ $name != fixed-skip ] || name=recurrent # trained above
+            train $name block_recurrent/small 1 --set "model.layers=[{layers: [2],
                 type: block_recurrent, window: 128, states: 128, gate: $gate, form: $form}]"
-            test_books $gate-$form-1
+            test_books "$name-1"
             cells="$cells $cell |"
         done
         put gates "| $gate |$cells"
