@@ -286,8 +286,8 @@ static bool project(struct mn__compressive_pass *pass, mn__var *x)
 
 /* ---- Attention ----------------------------------------------------------------------------- */
 
-/* The keys `start` <= s < start + count, of which `before` stand before the segment. */
-static mn__keys group(const struct mn__compressive_pass *pass, int64_t start, int64_t count,
+/* Keys and values of which `before` stand before the segment. */
+static mn__keys group(const struct mn__compressive_pass *pass, mn__var *keys, mn__var *values,
                       int64_t before, const int64_t *first, const mn__linear *W, mn__param *bias)
 {
     const struct mn__compressive *own = pass->layer->own;
@@ -295,8 +295,8 @@ static mn__keys group(const struct mn__compressive_pass *pass, int64_t start, in
     int64_t limit = before + pass->segment->T - 1;
     if (limit > own->sinusoids.distances - 1)
         limit = own->sinusoids.distances - 1;
-    return (mn__keys){.keys = mn__op_slice(tape, pass->k, 1, start, count),
-                      .values = mn__op_slice(tape, pass->v, 1, start, count),
+    return (mn__keys){.keys = keys,
+                      .values = values,
                       .first = first,
                       .mask = MN__MASK_CAUSAL,
                       .offset = before,
@@ -349,13 +349,19 @@ static mn__var *attend(const struct mn__compressive_pass *pass, float *mass)
     float *to_compressed =
         new_mass(pass, compressed && mn__segment_watches_mass(pass->segment), compressed);
     args.key_mass[0] = to_compressed;
-    if (compressed)
+    mn__var *k[] = {NULL, pass->k}, *v[] = {NULL, pass->v};
+    if (compressed) {
+        int64_t sizes[] = {compressed, recent + pass->segment->T};
+        if (!mn__op_split(pass->tape, pass->k, 1, sizes, 2, k) ||
+            !mn__op_split(pass->tape, pass->v, 1, sizes, 2, v))
+            return NULL;
         args.group[args.groups++] =
-            group(pass, 0, compressed, compressed + pass->phase, pass->compressed.first,
+            group(pass, k[0], v[0], compressed + pass->phase, pass->compressed.first,
                   &own->relative_compressed, own->compressed);
+    }
     args.key_mass[args.groups] = mass;
-    args.group[args.groups++] = group(pass, compressed, recent + pass->segment->T, recent,
-                                      pass->recent.first, &own->relative, own->position);
+    args.group[args.groups++] =
+        group(pass, k[1], v[1], recent, pass->recent.first, &own->relative, own->position);
     mn__var *heads = mn__op_attention(pass->tape, &args);
     if (heads && mn__segment_watches_mass(pass->segment))
         tell_masses(pass, to_compressed, mass);

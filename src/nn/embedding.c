@@ -209,7 +209,7 @@ static mn__var *zeros(mn__tape *tape, int64_t B, int64_t T, int64_t C)
 {
     mn__var *x = mn__tape_new(tape, MN__F32, 3, (int64_t[]){B, T, C});
     if (x)
-        mn__op_fill(tape, &x->value, 0);
+        mn__tensor_fill(&tape->device->queue, &x->value, 0);
     return x;
 }
 

@@ -26,14 +26,6 @@ int64_t mn__op_rows(const mn__tensor *tensor)
 
 /* ---- Kernels over tensors of one size ---------------------------------------------- */
 
-void mn__op_fill(mn__tape *tape, const mn__tensor *out, float value)
-{
-    mn__queue *queue = &tape->device->queue;
-    int64_t count = mn__tensor_matrices(out);
-    for (int64_t n = 0; n < count; n++)
-        queue->kernels->fill(queue, mn__tensor_matrix(out, n), value);
-}
-
 void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out, const mn__tensor *a,
                    const mn__tensor *b)
 {
@@ -137,7 +129,7 @@ mn__op_target mn__op_target_float(mn__tape *tape, mn__var *var)
     }
     target.gradient = mn__op_scratch(tape, MN__F32, &var->value);
     if (target.gradient.data)
-        mn__op_fill(tape, &target.gradient, 0);
+        mn__tensor_fill(&tape->device->queue, &target.gradient, 0);
     return target;
 }
 

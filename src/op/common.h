@@ -15,7 +15,6 @@ int64_t mn__op_rows(const mn__tensor *tensor);  /* the product of the others */
 
 /* ---- Kernels over tensors of one size ---------------------------------------------- */
 
-void mn__op_fill(mn__tape *tape, const mn__tensor *out, float value);
 /* b: of one size with a, or one row [C]. */
 void mn__op_binary(mn__tape *tape, mn__binary operation, const mn__tensor *out, const mn__tensor *a,
                    const mn__tensor *b);

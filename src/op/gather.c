@@ -120,7 +120,7 @@ mn__var *mn__op_scatter(mn__tape *tape, mn__var *x, const int32_t *index, int64_
     mn__var *out = with_rows(tape, MN__F32, &x->value, rows);
     if (!out)
         return NULL;
-    mn__op_fill(tape, &out->value, 0);
+    mn__tensor_fill(&tape->device->queue, &out->value, 0);
     scatter_add(tape, &out->value, &x->value, index);
     return recorded(tape, out, x, index, scatter_backward);
 }

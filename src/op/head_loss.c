@@ -179,7 +179,7 @@ static void run_chunks(mn__tape *tape, const head_work *work)
                                        &work->record->dpart[1], &work->record->dbias};
         for (int i = 0; i < 4; i++)
             if (cleared[i]->data)
-                mn__op_fill(tape, cleared[i], 0);
+                mn__tensor_fill(&tape->device->queue, cleared[i], 0);
     }
     for (int64_t first = 0, count; (count = next_chunk(tape, work, &first)) > 0; first += count)
         run_chunk(tape, work, first, count);

@@ -74,7 +74,7 @@ mn__var *mn__op_constant(mn__tape *tape, int64_t count, float value)
 {
     mn__var *out = mn__tape_new(tape, MN__F32, 1, &count);
     if (out)
-        mn__op_fill(tape, &out->value, value);
+        mn__tensor_fill(&tape->device->queue, &out->value, value);
     return out;
 }
 

@@ -113,10 +113,8 @@ static mn__tensor place_of(mn__var *var)
 
 static void clear(mn__tape *tape, mn__var *var)
 {
-    mn__queue *queue = &tape->device->queue;
     mn__tensor place = place_of(var);
-    for (int64_t i = 0, n = mn__tensor_matrices(&place); i < n; i++)
-        queue->kernels->fill(queue, mn__tensor_matrix(&place, i), 0.0f);
+    mn__tensor_fill(&tape->device->queue, &place, 0.0f);
 }
 
 void mn__gradient_complete(mn__tape *tape, mn__var *var)

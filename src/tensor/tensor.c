@@ -176,21 +176,57 @@ mn__matrix mn__tensor_matrix_of(const mn__tensor *tensor, int64_t count, int64_t
     return matrix;
 }
 
+static bool rows_touch(const mn__tensor *tensor)
+{
+    int last = tensor->rank - 1;
+    return tensor->size[last - 1] == 1 || tensor->stride[last - 1] == tensor->size[last];
+}
+
+/* For what treats all elements alike: the last dimensions become one as far as each
+ * tensor has their rows one after the other, so that fewer matrices cover, say, the
+ * heads [.., H, D] of a wider product. */
+static void join_rows(mn__tensor *const *tensors, int count)
+{
+    for (int last = tensors[0]->rank - 1; last > 0; last--) {
+        for (int i = 0; i < count; i++)
+            if (!rows_touch(tensors[i]))
+                return;
+        for (int i = 0; i < count; i++) {
+            tensors[i]->size[last - 1] *= tensors[i]->size[last];
+            tensors[i]->stride[last - 1] = 1;
+            tensors[i]->rank = last;
+        }
+    }
+}
+
+void mn__tensor_fill(mn__queue *queue, const mn__tensor *out, float value)
+{
+    mn__tensor to = *out;
+    join_rows((mn__tensor *const[]){&to}, 1);
+    int64_t count = mn__tensor_matrices(&to);
+    for (int64_t n = 0; n < count; n++)
+        queue->kernels->fill(queue, mn__tensor_matrix(&to, n), value);
+}
+
 void mn__tensor_convert(mn__queue *queue, const mn__tensor *out, const mn__tensor *in)
 {
-    int64_t count = mn__tensor_matrices_together((const mn__tensor *const[]){out, in}, 2);
+    mn__tensor to = *out, from = *in;
+    join_rows((mn__tensor *const[]){&to, &from}, 2);
+    int64_t count = mn__tensor_matrices_together((const mn__tensor *const[]){&to, &from}, 2);
     for (int64_t n = 0; n < count; n++)
-        queue->kernels->convert(queue, mn__tensor_matrix_of(out, count, n),
-                                mn__tensor_matrix_of(in, count, n));
+        queue->kernels->convert(queue, mn__tensor_matrix_of(&to, count, n),
+                                mn__tensor_matrix_of(&from, count, n));
 }
 
 void mn__tensor_axpby(mn__queue *queue, const mn__tensor *out, float alpha, const mn__tensor *in,
                       float beta)
 {
-    int64_t count = mn__tensor_matrices_together((const mn__tensor *const[]){out, in}, 2);
+    mn__tensor to = *out, from = *in;
+    join_rows((mn__tensor *const[]){&to, &from}, 2);
+    int64_t count = mn__tensor_matrices_together((const mn__tensor *const[]){&to, &from}, 2);
     for (int64_t n = 0; n < count; n++)
-        queue->kernels->axpby(queue, mn__tensor_matrix_of(out, count, n), alpha,
-                              mn__tensor_matrix_of(in, count, n), beta);
+        queue->kernels->axpby(queue, mn__tensor_matrix_of(&to, count, n), alpha,
+                              mn__tensor_matrix_of(&from, count, n), beta);
 }
 
 const char *mn__tensor_sizes(const mn__tensor *tensor, char text[64])

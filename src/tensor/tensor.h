@@ -37,8 +37,9 @@ mn__matrix mn__tensor_matrix(const mn__tensor *tensor, int64_t n);
  * n-th of so many of one of them. */
 int64_t mn__tensor_matrices_together(const mn__tensor *const *tensors, int count);
 mn__matrix mn__tensor_matrix_of(const mn__tensor *tensor, int64_t count, int64_t n);
-/* out = in, of equal sizes, whatever the strides and types;
- * out = alpha * in + beta * out. */
+/* Of all elements, whatever the strides and types: out = value; out = in, of equal
+ * sizes; out = alpha * in + beta * out. */
+void mn__tensor_fill(mn__queue *queue, const mn__tensor *out, float value);
 void mn__tensor_convert(mn__queue *queue, const mn__tensor *out, const mn__tensor *in);
 void mn__tensor_axpby(mn__queue *queue, const mn__tensor *out, float alpha, const mn__tensor *in,
                       float beta);
