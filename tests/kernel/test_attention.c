@@ -272,7 +272,9 @@ static void compare(const pair *p, const char *name, const void *want, const voi
     if (!want)
         return;
     if (p->exact) {
-        assert_memory_equal(want, got, (size_t)(n * mn__dtype_bytes(dtype)));
+        if (memcmp(want, got, (size_t)(n * mn__dtype_bytes(dtype))))
+            fail_msg("%s, %s, %s: %s is not the same to the bit", p->want->c->name, p->level,
+                     mn__dtype_name(p->want->dtype), name);
         return;
     }
     double largest = 1, rounding = dtype == MN__BF16 ? 0x1p-8 : 0x1p-23;
@@ -420,6 +422,23 @@ static const attention_case cases[] = {
      ONE_GROUP(((group_case){.count = 180, .mask = MN__MASK_BAND, .offset = 50, .window = 45}))},
     {"strict band", 1, 260, 1, 1, 32,
      ONE_GROUP(((group_case){.count = 260, .mask = MN__MASK_BAND_STRICT, .window = 70}))},
+    {"wide strict band, T5", 1, 290, 2, 2, 64,
+     ONE_GROUP(((group_case){.count = 546,
+                             .mask = MN__MASK_BAND_STRICT,
+                             .position = MN__POSITION_T5,
+                             .offset = 256,
+                             .window = 256})),
+     .scales = true},
+    {"narrow band far away", 2, 200, 4, 2, 32,
+     ONE_GROUP(((group_case){
+         .count = 501, .mask = MN__MASK_BAND, .offset = 301, .window = 33, .bias = true}))},
+    {"band, XL", 1, 210, 2, 2, 32,
+     ONE_GROUP(((group_case){.count = 421,
+                             .mask = MN__MASK_BAND,
+                             .position = MN__POSITION_XL,
+                             .offset = 211,
+                             .window = 150,
+                             .limit = 420}))},
     {"segmented", 2, 100, 2, 2, 32,
      ONE_GROUP(((group_case){.count = 100, .mask = MN__MASK_SEGMENTED}))},
     {"lengths and keep", 3, 70, 2, 2, 32,
@@ -486,6 +505,13 @@ static const attention_case cases[] = {
     {"dropout, strict band", 1, 260, 1, 1, 32,
      ONE_GROUP(((group_case){.count = 260, .mask = MN__MASK_BAND_STRICT, .window = 70})),
      .dropout = 0.5f},
+    {"dropout, band far away", 2, 200, 4, 2, 32,
+     ONE_GROUP(((group_case){.count = 501,
+                             .mask = MN__MASK_BAND,
+                             .offset = 301,
+                             .window = 170,
+                             .position = MN__POSITION_T5})),
+     .dropout = 0.3f},
     {"dropout, XL", 2, 130, 2, 2, 64,
      ONE_GROUP(((group_case){.count = 230,
                              .mask = MN__MASK_CAUSAL,

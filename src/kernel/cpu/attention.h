@@ -64,7 +64,8 @@ static inline void fetch_row(const void *row, int64_t bytes)
 
 /* ---- Products of tiles ------------------------------------------------------------ */
 
-/* What need not be multiplied: weights (query i, key j) with j > i + diagonal. */
+/* What need not be multiplied: weights (query i, key j) with j > i + diagonal and, of a
+ * band > 0, those with j <= i + diagonal - band. */
 typedef enum skipping {
     SKIP_NOTHING,
     SKIP_SCORES,        /* c are scores [i, j]: those may keep what they hold */
@@ -85,7 +86,7 @@ typedef struct tile_product {
     int64_t m, n, k; /* bf16: k is a multiple of 32 */
     bool accumulate;
     skipping skip;
-    int64_t diagonal;
+    int64_t diagonal, band;
 } tile_product;
 
 void MN__KERNEL(tile_f32)(const tile_product *product);
@@ -190,7 +191,8 @@ int64_t MN__KERNEL(query_tile_bytes)(const mn__flash *flash);
 void MN__KERNEL(query_tile_init)(query_tile *tile, const mn__flash *flash, void *scratch);
 /* The queries t0.. of (b, h). False where none is valid. */
 bool MN__KERNEL(query_tile_set)(query_tile *tile, int64_t b, int64_t h, int64_t t0);
-/* Prepares for group i; key tiles first, first + KEYS, .. < *end may be visible. */
+/* Prepares for group i; key tiles first, first + KEYS, .. < *end may be visible, and
+ * first is a multiple of PANEL. */
 void MN__KERNEL(query_tile_group)(query_tile *tile, int i, int64_t *first, int64_t *end);
 /* The scores of the keys j0.., for increasing j0: -inf where masked. Returns the
  * factor (> 0) that is still to be applied. */
@@ -198,10 +200,16 @@ float MN__KERNEL(query_tile_scores)(query_tile *tile, int64_t j0);
 /* How many of the keys j0.. are to be multiplied, rounded up to PANEL: the scores
  * beyond are -inf. */
 int64_t MN__KERNEL(query_tile_keys)(const query_tile *tile, int64_t j0);
-/* Query i of the tile sees no key j > i + diagonal of those from j0 on. */
+/* Query i of the tile sees no key j > i + diagonal of those from j0 on, and none with
+ * j <= i + diagonal - band where that is not 0. */
 int64_t MN__KERNEL(query_tile_diagonal)(const query_tile *tile, int64_t j0);
-/* How many of the keys j0.. may bear weight in the products that take query i. */
-int64_t MN__KERNEL(query_tile_width)(int64_t diagonal, int64_t i);
+int64_t MN__KERNEL(query_tile_band)(const query_tile *tile);
+/* Of n keys j0.., the `first` <= j < `end`, multiples of PANEL, that may bear weight in
+ * the products that take query i. */
+typedef struct key_range {
+    int64_t first, end;
+} key_range;
+key_range MN__KERNEL(query_tile_range)(int64_t diagonal, int64_t band, int64_t i, int64_t n);
 /* The entry of column 0, see distance_rows. */
 int64_t MN__KERNEL(entry_of)(const query_tile *tile, int64_t j0);
 

@@ -154,6 +154,17 @@ static void worker_init(thread_work *worker, const backward_call *call, int64_t 
     worker->d_rows = worker->d_pairs + ROWS * KEYS;
 }
 
+/* Of the keys j0.., those of which a product may take the weights of query i: the same for
+ * two queries that become pairs. all: of the whole tile, for what is read at a skew. */
+static key_range tile_range(const query_tile *tile, int64_t j0, int64_t i, bool all)
+{
+    if (all)
+        return (key_range){0, KEYS};
+    return MN__KERNEL(query_tile_range)(MN__KERNEL(query_tile_diagonal)(tile, j0),
+                                        MN__KERNEL(query_tile_band)(tile), i / 2 * 2,
+                                        MN__KERNEL(query_tile_keys)(tile, j0));
+}
+
 /* ---- Operands of products that sum over queries --------------------------------------- */
 
 /* Rows [ROWS][flash width] into panels [panels][ROWS][32]. */
@@ -215,27 +226,34 @@ static float head_scale(const query_tile *tile)
     return call->scales ? call->scales[tile->h] : 1;
 }
 
-/* d_pairs, times the head's scale, and d_rows of n columns of float rows. */
-static void put_pairs(thread_work *worker, const float *rows, int64_t stride, int64_t n)
+/* d_pairs, times the head's scale, and d_rows of two float rows, i and i + 1. */
+static void put_pair(thread_work *worker, int64_t i, const float *rows, int64_t stride,
+                     key_range keys)
 {
     float scale = head_scale(&worker->tile);
-    for (int64_t i = 0; i < worker->tile.m; i += 2, rows += 2 * stride)
-        for (int64_t j = 0; j < n; j += PANEL) {
-            mn__bf16 *pairs = worker->d_pairs + j * ROWS + i * PANEL;
-            const float *even = rows + j, *odd = even + stride;
-            pair(pairs, scale * vec_load(even), scale * vec_load(odd));
-            pair(pairs + PANEL, scale * vec_load(even + LANES), scale * vec_load(odd + LANES));
-            narrow(worker->d_rows + i * KEYS + j, even);
-            narrow(worker->d_rows + (i + 1) * KEYS + j, odd);
-        }
+    for (int64_t j = keys.first; j < keys.end; j += PANEL) {
+        mn__bf16 *pairs = worker->d_pairs + j * ROWS + i * PANEL;
+        const float *even = rows + j, *odd = even + stride;
+        pair(pairs, scale * vec_load(even), scale * vec_load(odd));
+        pair(pairs + PANEL, scale * vec_load(even + LANES), scale * vec_load(odd + LANES));
+        narrow(worker->d_rows + i * KEYS + j, even);
+        narrow(worker->d_rows + (i + 1) * KEYS + j, odd);
+    }
+}
+
+/* The first n columns of all rows. */
+static void put_pairs(thread_work *worker, const float *rows, int64_t stride, int64_t n)
+{
+    for (int64_t i = 0; i < worker->tile.m; i += 2)
+        put_pair(worker, i, rows + i * stride, stride, (key_range){0, n});
 }
 
 static inline __attribute__((always_inline)) void differentiate_pair(thread_work *worker, int64_t i,
-                                                                     float factor, int64_t n,
+                                                                     float factor, key_range keys,
                                                                      const bool drop,
                                                                      float (*factors)[KEYS])
 {
-    for (int64_t j = 0; j < n; j += LANES) {
+    for (int64_t j = keys.first; j < keys.end; j += LANES) {
         vec p[2];
         for (int64_t k = 0; k < 2; k++) {
             float *d_row = worker->dscores + (i + k) * KEYS + j;
@@ -250,24 +268,24 @@ static inline __attribute__((always_inline)) void differentiate_pair(thread_work
         int64_t panel = j / PANEL * PANEL;
         pair(worker->p_pairs + panel * ROWS + i * PANEL + 2 * (j - panel), p[0], p[1]);
     }
+    put_pair(worker, i, worker->dscores + i * KEYS, KEYS, keys);
 }
 
-/* The first n scores of each row become P in p_pairs, their dP dS in place and in
- * d_pairs and d_rows. */
-static void differentiate_bf16(thread_work *worker, float factor, int64_t j0, int64_t n)
+/* Scores become P in p_pairs, their dP dS in place and in d_pairs and d_rows. */
+static void differentiate_bf16(thread_work *worker, float factor, int64_t j0, bool all)
 {
     float factors[2][KEYS];
     bool drop = drops_weights(worker->call->flash);
     for (int64_t i = 0; i < worker->tile.m; i += 2) {
+        key_range keys = tile_range(&worker->tile, j0, i, all);
         if (!drop) {
-            differentiate_pair(worker, i, factor, n, false, NULL);
+            differentiate_pair(worker, i, factor, keys, false, NULL);
             continue;
         }
         MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors[0]);
         MN__KERNEL(attention_factors)(&worker->tile, i + 1, j0, factors[1]);
-        differentiate_pair(worker, i, factor, n, true, factors);
+        differentiate_pair(worker, i, factor, keys, true, factors);
     }
-    put_pairs(worker, worker->dscores, KEYS, n);
 }
 
 #else
@@ -279,9 +297,9 @@ static void put_pairs(thread_work *worker, const float *rows, int64_t stride, in
     __builtin_unreachable();
 }
 
-static void differentiate_bf16(thread_work *worker, float factor, int64_t j0, int64_t n)
+static void differentiate_bf16(thread_work *worker, float factor, int64_t j0, bool all)
 {
-    (void)worker, (void)factor, (void)j0, (void)n;
+    (void)worker, (void)factor, (void)j0, (void)all;
     __builtin_unreachable();
 }
 
@@ -306,17 +324,26 @@ static void add_over_queries(const thread_work *worker, float *sums, int64_t n,
 {
     const mn__flash *flash = worker->call->flash;
     int64_t width = worker->call->width, m = worker->tile.m;
+    int64_t band = skip == SKIP_NOTHING ? 0 : MN__KERNEL(query_tile_band)(&worker->tile);
     if (!flash->bf16)
         MN__KERNEL(tile_f32)
     (&(tile_product){sums, width, weights, 1, stride, side, ROWS * PANEL, n, flash->width, m, true,
-                     skip, diagonal});
+                     skip, diagonal, band});
     for (int64_t j = 0; flash->bf16 && j < n; j += PANEL) {
-        /* The queries before see none of the panel's keys. */
+        /* The queries before, and from `end` on, see none of the panel's keys. */
         int64_t first = skip == SKIP_NOTHING ? 0 : clip((j - diagonal) / 32 * 32, 0, m);
+        int64_t end = band ? clip((j + PANEL - 1 + band - diagonal + 31) / 32 * 32, first, m) : m;
         MN__KERNEL(tile_bf16)
-        (&(tile_product){sums + j * width, PANEL, (const mn__bf16 *)side + first, ROWS, 1,
-                         pairs + j * ROWS + first * PANEL, 0, width, PANEL, m - first, true,
-                         SKIP_NOTHING, 0});
+        (&(tile_product){.c = sums + j * width,
+                         .c_row = PANEL,
+                         .a = (const mn__bf16 *)side + first,
+                         .a_row = ROWS,
+                         .a_k = 1,
+                         .b = pairs + j * ROWS + first * PANEL,
+                         .m = width,
+                         .n = PANEL,
+                         .k = end - first,
+                         .accumulate = true});
     }
 }
 
@@ -351,7 +378,7 @@ static void dscores_of_values(thread_work *worker, int64_t j0)
                      tile->skewed, SPAN, worker->dout, flash->width, 1,
                      MN__KERNEL(attention_panels)(flash, shaw->columns, shaw->entries, 0,
                                                   MN__KERNEL(entry_of)(tile, j0), true),
-                     flash->width * PANEL, tile->m, SPAN, flash->width, false, SKIP_NOTHING, 0});
+                     flash->width * PANEL, tile->m, SPAN, flash->width, false, SKIP_NOTHING, 0, 0});
         tile->skewed_j0 = -1;
         for (int64_t i = 0; i < tile->m; i++)
             memcpy(worker->dscores + i * KEYS, tile->skewed + i * SPAN + ROWS - 1 - i,
@@ -362,15 +389,16 @@ static void dscores_of_values(thread_work *worker, int64_t j0)
                              MN__KERNEL(attention_panels)(flash, packed->value_columns,
                                                           packed->padded, bg_of(tile), j0, true),
                              flash->width * PANEL, tile->m, keys, flash->width, shaw->entries != 0,
-                             SKIP_SCORES, MN__KERNEL(query_tile_diagonal)(tile, j0)});
+                             SKIP_SCORES, MN__KERNEL(query_tile_diagonal)(tile, j0),
+                             MN__KERNEL(query_tile_band)(tile)});
 }
 
 static inline __attribute__((always_inline)) void differentiate_row(thread_work *worker, int64_t i,
-                                                                    int64_t width, const bool drop,
+                                                                    key_range keys, const bool drop,
                                                                     const float *factors)
 {
     float *p_row = worker->tile.scores + i * KEYS, *d_row = worker->dscores + i * KEYS;
-    for (int64_t j = 0; j < width; j += LANES) {
+    for (int64_t j = keys.first; j < keys.end; j += LANES) {
         vec p = vec_exp2(vec_load(p_row + j) - worker->lse[i], false);
         vec d = vec_load(d_row + j);
         if (drop)
@@ -387,16 +415,15 @@ static inline __attribute__((always_inline)) void differentiate_row(thread_work 
 static void differentiate_f32(thread_work *worker, int64_t j0, bool all)
 {
     float factors[KEYS];
-    int64_t diagonal = MN__KERNEL(query_tile_diagonal)(&worker->tile, j0);
     bool drop = drops_weights(worker->call->flash);
     for (int64_t i = 0; i < worker->tile.m; i++) {
-        if (!drop) {
-            int64_t width = all ? KEYS : MN__KERNEL(query_tile_width)(diagonal, i);
-            differentiate_row(worker, i, width, false, NULL);
-            continue;
-        }
-        MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors);
-        differentiate_row(worker, i, KEYS, true, factors);
+        key_range keys = tile_range(&worker->tile, j0, i, all);
+        if (drop)
+            MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors);
+        if (drop)
+            differentiate_row(worker, i, keys, true, factors);
+        else
+            differentiate_row(worker, i, keys, false, NULL);
     }
 }
 
@@ -414,10 +441,9 @@ static bool has_biases(const thread_work *worker)
 static void differentiate(thread_work *worker, float factor, int64_t j0)
 {
     const packed_group *packed = &worker->call->flash->group[worker->tile.i];
-    bool all = has_positions(worker) || has_biases(worker) || packed->shaw_values.entries;
+    bool all = has_positions(worker) || packed->shaw_values.entries;
     if (worker->call->flash->bf16)
-        differentiate_bf16(worker, factor, j0,
-                           all ? KEYS : MN__KERNEL(query_tile_keys)(&worker->tile, j0));
+        differentiate_bf16(worker, factor, j0, all);
     else
         differentiate_f32(worker, j0, all);
 }
@@ -446,7 +472,8 @@ static void add_queries(thread_work *worker, int64_t j0)
                                                           packed->padded, bg_of(tile), j0, false),
                              packed->padded * PANEL, tile->m, tile->flash->width,
                              MN__KERNEL(query_tile_keys)(tile, j0), true, SKIP_WEIGHTS,
-                             MN__KERNEL(query_tile_diagonal)(tile, j0)});
+                             MN__KERNEL(query_tile_diagonal)(tile, j0),
+                             MN__KERNEL(query_tile_band)(tile)});
 }
 
 /* ---- Positions ----------------------------------------------------------- */
@@ -479,7 +506,7 @@ static void flush_positions(thread_work *worker, int64_t entry, int64_t n)
             worker->dposition, width, flash->bf16 ? (const void *)worker->d_rows : worker->dskewed,
             flash->bf16 ? KEYS : SPAN, 1,
             MN__KERNEL(attention_panels)(flash, relative->rows, relative->entries, h, entry, false),
-            relative->entries * PANEL, tile->m, flash->width, n, true, SKIP_NOTHING, 0});
+            relative->entries * PANEL, tile->m, flash->width, n, true, SKIP_NOTHING, 0, 0});
 }
 
 static void add_positions(thread_work *worker, int64_t j0)
@@ -512,10 +539,11 @@ static void add_biases(thread_work *worker, int64_t j0)
     float *by_distance = worker->sums.group[tile->i].by_distance;
     for (int64_t i = 0; i < tile->n; i++) {
         const float *row = worker->dscores + i * KEYS;
-        for (int64_t j = 0; bias && j < KEYS; j++)
+        key_range keys = tile_range(tile, j0, i, false);
+        for (int64_t j = keys.first; bias && j < keys.end; j++)
             bias[j0 + j] += row[j];
         int64_t diagonal = MN__KERNEL(entry_of)(tile, j0) + ROWS - 1 - i;
-        for (int64_t j = 0; by_distance && j < KEYS; j++)
+        for (int64_t j = keys.first; by_distance && j < keys.end; j++)
             by_distance[diagonal + j] += row[j];
     }
 }

@@ -75,17 +75,17 @@ static inline void narrow(mn__bf16 *to, const vec p[2])
 
 static inline __attribute__((always_inline)) void
 exponentiate_row(thread_work *worker, int64_t i, float factor, const bool bf16, const bool drop,
-                 const float *factors, int64_t width)
+                 const float *factors, key_range keys)
 {
     float *row = worker->tile.scores + i * KEYS;
-    vec largest = vec_load(row);
-    for (int64_t j = LANES; j < width; j += LANES)
+    vec largest = vec_set(-INFINITY);
+    for (int64_t j = keys.first; j < keys.end; j += LANES)
         largest = vec_max(vec_load(row + j), largest);
     if (vec_any_above(largest * factor, vec_set(worker->reference[i] + SLACK)))
         move_reference(worker, i, vec_largest(largest) * factor);
     float reference = worker->reference[i] == -INFINITY ? 0 : worker->reference[i];
     vec sum = vec_load(worker->sum + i * LANES);
-    for (int64_t j = 0; j < width; j += 2 * LANES) {
+    for (int64_t j = keys.first; j < keys.end; j += 2 * LANES) {
         vec p[2];
         p[0] = vec_exp2(vec_load(row + j) * factor - reference, bf16);
         p[1] = vec_exp2(vec_load(row + j + LANES) * factor - reference, bf16);
@@ -109,13 +109,16 @@ static void exponentiate(thread_work *worker, float factor, int64_t j0)
 {
     const mn__flash *flash = worker->tile.flash;
     int64_t diagonal = MN__KERNEL(query_tile_diagonal)(&worker->tile, j0);
+    int64_t band = MN__KERNEL(query_tile_band)(&worker->tile);
     bool all = flash->group[worker->tile.i].shaw_values.entries; /* read at a skew */
     for (int64_t i = 0; i < worker->tile.n; i++) {
-        int64_t width = all ? KEYS : MN__KERNEL(query_tile_width)(diagonal, i);
+        key_range keys = {0, KEYS};
+        if (!all)
+            keys = MN__KERNEL(query_tile_range)(diagonal, band, i, KEYS);
         if (flash->bf16)
-            exponentiate_row(worker, i, factor, true, false, NULL, width);
+            exponentiate_row(worker, i, factor, true, false, NULL, keys);
         else
-            exponentiate_row(worker, i, factor, false, false, NULL, width);
+            exponentiate_row(worker, i, factor, false, false, NULL, keys);
     }
 }
 
@@ -123,12 +126,13 @@ static void exponentiate(thread_work *worker, float factor, int64_t j0)
 static void exponentiate_and_drop(thread_work *worker, float factor, int64_t j0)
 {
     float factors[KEYS];
+    const key_range all = {0, KEYS};
     for (int64_t i = 0; i < worker->tile.n; i++) {
         MN__KERNEL(attention_factors)(&worker->tile, i, j0, factors);
         if (worker->tile.flash->bf16)
-            exponentiate_row(worker, i, factor, true, true, factors, KEYS);
+            exponentiate_row(worker, i, factor, true, true, factors, all);
         else
-            exponentiate_row(worker, i, factor, false, true, factors, KEYS);
+            exponentiate_row(worker, i, factor, false, true, factors, all);
     }
 }
 
@@ -154,6 +158,7 @@ static void add_values(thread_work *worker, int64_t j0)
         .accumulate = true,
         .skip = SKIP_WEIGHTS,
         .diagonal = MN__KERNEL(query_tile_diagonal)(tile, j0),
+        .band = MN__KERNEL(query_tile_band)(tile),
     };
     if (flash->bf16)
         MN__KERNEL(tile_bf16)(&product);

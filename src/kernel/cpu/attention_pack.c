@@ -333,7 +333,7 @@ static bool open_positions(mn__flash *flash, mn__queue *queue, int i, bool backw
     const mn__attention_call *call = flash->call;
     const mn__key_group *group = &call->group[i];
     packed_group *packed = &flash->group[i];
-    packed->entries = flash->tiles * ROWS + packed->padded;
+    packed->entries = flash->tiles * ROWS + packed->padded + KEYS; /* of a tile's end beyond */
     bool by_distance = group->position == MN__POSITION_ALIBI || group->position == MN__POSITION_T5;
     if (by_distance)
         packed->by_distance =

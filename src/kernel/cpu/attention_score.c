@@ -149,7 +149,7 @@ void MN__KERNEL(query_tile_group)(query_tile *tile, int i, int64_t *first, int64
     present_range(group, tile->b, first, end);
     masked_range(group, group->offset + tile->t0, first, &first_end);
     masked_range(group, group->offset + tile->t0 + tile->n - 1, &last_first, end);
-    *first = *first / KEYS * KEYS;
+    *first -= *first % PANEL;
     tile->end = *end;
 }
 
@@ -167,10 +167,21 @@ int64_t MN__KERNEL(query_tile_diagonal)(const query_tile *tile, int64_t j0)
     return group->offset + tile->t0 - j0 - strict;
 }
 
-int64_t MN__KERNEL(query_tile_width)(int64_t diagonal, int64_t i)
+int64_t MN__KERNEL(query_tile_band)(const query_tile *tile)
 {
-    int64_t width = (i + diagonal + BLOCK_ROWS + PANEL - 1) / PANEL * PANEL;
-    return larger(0, smaller(KEYS, width));
+    const mn__key_group *group = &tile->flash->call->group[tile->i];
+    bool band = group->mask == MN__MASK_BAND || group->mask == MN__MASK_BAND_STRICT;
+    return band ? group->window : 0;
+}
+
+/* A product's block has the weights of up to BLOCK_ROWS queries, of which i may be the
+ * first or the last. */
+key_range MN__KERNEL(query_tile_range)(int64_t diagonal, int64_t band, int64_t i, int64_t n)
+{
+    int64_t end = (i + diagonal + BLOCK_ROWS + PANEL - 1) / PANEL * PANEL;
+    int64_t first = i - BLOCK_ROWS + 1 + diagonal - band + 1;
+    key_range range = {band ? clip(first, 0, n) / PANEL * PANEL : 0, clip(end, 0, n)};
+    return range;
 }
 
 /* ---- Position terms --------------------------------------------------------------------- */
@@ -284,6 +295,7 @@ float MN__KERNEL(query_tile_scores)(query_tile *tile, int64_t j0)
                  .accumulate = relative,
                  .skip = SKIP_SCORES,
                  .diagonal = MN__KERNEL(query_tile_diagonal)(tile, j0),
+                 .band = MN__KERNEL(query_tile_band)(tile),
              });
     bool biased = packed->by_distance || group->bias || !(tile->factor > 0);
     bool masked = group->keep || group->mask == MN__MASK_SEGMENTED || !is_whole(tile, j0);

@@ -21,10 +21,16 @@ typedef struct range {
     int64_t first, end;
 } range;
 
-/* The first row, of blocks of `unit`, in which columns j.. of c count. */
-static int64_t first_row(const tile_product *p, int64_t j, int64_t unit)
+/* The rows, in blocks of `unit`, in which some of the n columns j.. of c count. */
+static range rows_of(const tile_product *p, int64_t j, int64_t n, int64_t unit)
 {
-    return p->skip == SKIP_SCORES ? clip(j - p->diagonal, 0, p->m) / unit * unit : 0;
+    range i = {0, p->m};
+    if (p->skip != SKIP_SCORES)
+        return i;
+    i.first = clip(j - p->diagonal, 0, p->m) / unit * unit;
+    if (p->band)
+        i.end = clip((j + n - 1 + p->band - p->diagonal + unit - 1) / unit * unit, 0, p->m);
+    return i;
 }
 
 /* The k, in steps of `unit`, where `rows` rows of a, from i on, may differ from zero. */
@@ -33,8 +39,12 @@ static range depth_of(const tile_product *p, int64_t i, int64_t rows, int64_t un
     range k = {0, p->k};
     if (p->skip == SKIP_WEIGHTS)
         k.end = clip((i + rows + p->diagonal + unit - 1) / unit * unit, 0, p->k);
+    if (p->skip == SKIP_WEIGHTS && p->band)
+        k.first = clip(i + p->diagonal - p->band + 1, 0, p->k) / unit * unit;
     if (p->skip == SKIP_TURNED_WEIGHTS)
         k.first = clip(i - p->diagonal, 0, p->k) / unit * unit;
+    if (p->skip == SKIP_TURNED_WEIGHTS && p->band)
+        k.end = clip((i + rows - 1 + p->band - p->diagonal + unit - 1) / unit * unit, 0, p->k);
     return k;
 }
 
@@ -67,8 +77,9 @@ static inline __attribute__((always_inline)) void column_f32(const tile_product 
 {
     const float *a = p->a;
     float *c = p->c + j;
-    for (int64_t i = first_row(p, j, REST), rows; i < p->m; i += rows) {
-        rows = i + BLOCK <= p->m ? BLOCK : REST;
+    range counts = rows_of(p, j, vectors * LANES, REST);
+    for (int64_t i = counts.first, rows; i < counts.end; i += rows) {
+        rows = i + BLOCK <= counts.end ? BLOCK : REST;
         const range k = depth_of(p, i, rows, 1);
         if (rows == BLOCK)
             block_f32(p, k, c + i * p->c_row, a + i * p->a_row, b, BLOCK, vectors);
@@ -155,9 +166,11 @@ static void block_bf16(const tile_product *p, range depth, float *c, const mn__b
 void MN__KERNEL(tile_bf16)(const tile_product *p)
 {
     const mn__bf16 *a = p->a, *b = p->b;
-    for (int64_t j = 0; j < p->n; j += PANEL, b += p->b_panel)
-        for (int64_t i = first_row(p, j, 32); i < p->m; i += 32)
+    for (int64_t j = 0; j < p->n; j += PANEL, b += p->b_panel) {
+        range counts = rows_of(p, j, PANEL, 32);
+        for (int64_t i = counts.first; i < counts.end; i += 32)
             block_bf16(p, depth_of(p, i, 32, 32), p->c + i * p->c_row + j, a + i * p->a_row, b);
+    }
 }
 
 #else
@@ -216,9 +229,10 @@ void MN__KERNEL(tile_bf16)(const tile_product *p)
 {
     const mn__bf16 *a = p->a, *b = p->b;
     for (int64_t j = 0; j < p->n; j += PANEL, b += p->b_panel) {
-        for (int64_t i = first_row(p, j, REST), rows; i < p->m; i += rows) {
+        range counts = rows_of(p, j, PANEL, REST);
+        for (int64_t i = counts.first, rows; i < counts.end; i += rows) {
             float *c = p->c + i * p->c_row + j;
-            rows = i + BLOCK <= p->m ? BLOCK : REST;
+            rows = i + BLOCK <= counts.end ? BLOCK : REST;
             const range k = depth_of(p, i, rows, 2);
             if (rows == BLOCK)
                 block_bf16(p, k, c, a + i * p->a_row, b, BLOCK);
