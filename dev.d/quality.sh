@@ -21,7 +21,7 @@ for folder in books/pg19 books/novels math/lean; do
 done
 out=runs/quality${STEPS:+-$STEPS}
 [ $# -lt 2 ] || out=$(absolute "$2")
-books=25773,40579,28444,44557 # of PG-19's test split, 0.2 to 0.5 MB each
+books=28444,40579,41607,53345 # of PG-19's test split: of one length, so that four rows read them
 table=$out/quality.md
 mkdir -p "$out"
 

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -23,7 +24,9 @@ typedef struct score_work {
     mn__session session;
     mn__arena arena;
     int64_t length;      /* T, the longest stretch */
-    int64_t next;        /* in config->documents */
+    int64_t rows;        /* no more than there are documents, but for windows */
+    int64_t *documents;  /* [config->count], the longest first, so that rows end together */
+    int64_t next;        /* in documents */
     row_stretch *row;    /* [rows] */
     row_stretch sliding; /* window: the last one given to a row */
     int32_t *ids, *targets;
@@ -61,7 +64,7 @@ static mn_status next_document(score_work *work, int64_t *document, mn_error *er
     mn_status status = MN_OK;
     *document = -1;
     while (*document < 0 && work->next < config->count && status == MN_OK) {
-        int64_t candidate = config->documents[work->next++];
+        int64_t candidate = work->documents[work->next++];
         if (tokens_of(work, candidate) > 0)
             *document = candidate;
         else
@@ -138,7 +141,7 @@ static mn_status fill_row(score_work *work, int64_t b, int64_t T, mn_error *erro
 
 static mn_status read_rows(score_work *work, int64_t T, mn_error *error)
 {
-    int64_t rows = work->config->rows, all = rows * T;
+    int64_t rows = work->rows, all = rows * T;
     memset(work->ids, 0, (size_t)all * sizeof *work->ids);
     memset(work->targets, 0, (size_t)all * sizeof *work->targets);
     memset(work->weights, 0, (size_t)all * sizeof *work->weights);
@@ -196,7 +199,7 @@ static bool report(const score_work *work)
 
 static mn_status score_all(score_work *work, mn_error *error)
 {
-    int64_t rows = work->config->rows;
+    int64_t rows = work->rows;
     bool window = work->config->way == MN__WAY_WINDOW;
     for (int64_t b = 0; b < rows; b++)
         work->row[b].document = -1;
@@ -232,18 +235,52 @@ int64_t mn__score_length(const mn__score_config *config, const mn__decoder *deco
     return config->segment > grid ? config->segment / grid * grid : grid;
 }
 
+struct length {
+    int64_t document, tokens;
+};
+
+/* The longest first; of equal ones the first. */
+static int by_length(const void *a, const void *b)
+{
+    const struct length *x = a, *y = b;
+    if (x->tokens != y->tokens)
+        return x->tokens < y->tokens ? 1 : -1;
+    return (x->document > y->document) - (x->document < y->document);
+}
+
+static bool sort_documents(score_work *work)
+{
+    int64_t count = work->config->count;
+    struct length *all = mn__arena_calloc(&work->arena, count, sizeof *all);
+    work->documents = mn__arena_calloc(&work->arena, count, sizeof *work->documents);
+    if (!all || !work->documents)
+        return false;
+    for (int64_t i = 0; i < count; i++)
+        all[i] = (struct length){work->config->documents[i],
+                                 tokens_of(work, work->config->documents[i])};
+    qsort(all, (size_t)count, sizeof *all, by_length);
+    for (int64_t i = 0; i < count; i++)
+        work->documents[i] = all[i].document;
+    return true;
+}
+
 static mn_status open_scoring(score_work *work, mn__decoder *decoder, mn__params *params,
                               mn_error *error)
 {
     const mn__score_config *config = work->config;
     mn__arena *arena = &work->arena;
     mn__arena_init(arena, 0);
-    int64_t longest = 0, rows = config->rows;
-    for (int64_t i = 0; i < config->count; i++) {
-        int64_t tokens = tokens_of(work, config->documents[i]);
-        work->total += tokens;
-        longest = tokens > longest ? tokens : longest;
+    int64_t longest = 0;
+    if (!sort_documents(work))
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for %lld documents",
+                        (long long)config->count);
+    for (int64_t i = config->count - 1; i >= 0; i--) {
+        longest = tokens_of(work, work->documents[i]);
+        work->total += longest;
     }
+    bool window = config->way == MN__WAY_WINDOW;
+    int64_t rows = window ? config->rows : least(config->rows, config->count);
+    work->rows = rows = rows > 0 ? rows : 1;
     work->length = mn__score_length(config, decoder);
     int64_t all = mn__size_product(rows, work->length);
     work->row = mn__arena_calloc(arena, rows, sizeof *work->row);

@@ -24,7 +24,7 @@ typedef struct mn__score_config {
     mn__way way;
     int64_t segment;          /* carried, cleared: see mn__score_length */
     int64_t window, stride;   /* window: W >= S >= 1 */
-    int64_t rows;             /* read side by side */
+    int64_t rows;             /* read side by side, at most */
     const int64_t *documents; /* [count], of the data set */
     int64_t count;
     int64_t limit; /* only the first tokens of each document; 0: all */
