@@ -117,6 +117,18 @@ static void forward(mn__tape *tape, const mn__tensor *out, const mn__tensor *inp
     }
 }
 
+/* A copy of `what` as the operation's record; returns out, or NULL. */
+static mn__var *remember(mn__tape *tape, mn__var *out, const linear_record *what)
+{
+    linear_record *record = mn__tape_record(tape, sizeof *record, out, linear_backward);
+    if (!record)
+        return NULL;
+    mn__record base = record->record;
+    *record = *what;
+    record->record = base;
+    return out;
+}
+
 mn__var *mn__op_linear(mn__tape *tape, mn__var *x, mn__var *weight, mn__var *bias,
                        mn__activation activation)
 {
@@ -149,17 +161,14 @@ mn__var *mn__op_linear(mn__tape *tape, mn__var *x, mn__var *weight, mn__var *bia
     }
     if (!wants)
         return out;
-    linear_record *record = mn__tape_record(tape, sizeof *record, out, linear_backward);
-    if (!record)
-        return NULL;
-    record->x = x;
-    record->weight = weight;
-    record->bias = bias;
-    record->input = input;
-    record->weights = weights;
-    record->before = before;
-    record->activation = activation;
-    return out;
+    return remember(tape, out,
+                    &(linear_record){.x = x,
+                                     .weight = weight,
+                                     .bias = bias,
+                                     .input = input,
+                                     .weights = weights,
+                                     .before = before,
+                                     .activation = activation});
 }
 
 mn__var *mn__op_linear_other_side(mn__tape *tape, mn__var *x, mn__var *weight)
@@ -178,13 +187,11 @@ mn__var *mn__op_linear_other_side(mn__tape *tape, mn__var *x, mn__var *weight)
     forward(tape, &out->value, &input, &weights, true, NULL, MN__LINEAR);
     if (!mn__tape_wants(tape, (mn__var *const[]){x, weight}, 2))
         return out;
-    linear_record *record = mn__tape_record(tape, sizeof *record, out, linear_backward);
-    if (!record)
-        return NULL;
-    record->x = x;
-    record->weight = weight;
-    record->input = input;
-    record->weights = weights;
-    record->other_side = true;
-    return out;
+    return remember(tape, out,
+                    &(linear_record){.x = x,
+                                     .weight = weight,
+                                     .input = input,
+                                     .weights = weights,
+                                     .activation = MN__LINEAR,
+                                     .other_side = true});
 }

@@ -131,18 +131,24 @@ static mn__var *build_softmax(mn__tape *tape, mn__var *const *in, const void *co
     return mn__op_softmax(tape, in[0]);
 }
 
+static double log_sum_exp(const double *x, int64_t n)
+{
+    double most = x[0], sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, x[i]);
+    for (int64_t i = 0; i < n; i++)
+        sum += exp(x[i] - most);
+    return most + log(sum);
+}
+
 static void define_softmax(const double *const *in, double *out, const void *context)
 {
     const sizes *c = context;
     for (int64_t r = 0; r < c->rows; r++) {
         const double *x = in[0] + r * c->columns;
-        double most = x[0], sum = 0;
+        double all = log_sum_exp(x, c->columns);
         for (int64_t i = 0; i < c->columns; i++)
-            most = fmax(most, x[i]);
-        for (int64_t i = 0; i < c->columns; i++)
-            sum += exp(x[i] - most);
-        for (int64_t i = 0; i < c->columns; i++)
-            out[r * c->columns + i] = exp(x[i] - most) / sum;
+            out[r * c->columns + i] = exp(x[i] - all);
     }
 }
 
@@ -177,13 +183,9 @@ static void define_log_softmax(const double *const *in, double *out, const void 
     const sizes *c = context;
     for (int64_t r = 0; r < c->rows; r++) {
         const double *x = in[0] + r * c->columns;
-        double most = x[0], sum = 0;
+        double all = log_sum_exp(x, c->columns);
         for (int64_t i = 0; i < c->columns; i++)
-            most = fmax(most, x[i]);
-        for (int64_t i = 0; i < c->columns; i++)
-            sum += exp(x[i] - most);
-        for (int64_t i = 0; i < c->columns; i++)
-            out[r * c->columns + i] = x[i] - most - log(sum) + in[1][r];
+            out[r * c->columns + i] = x[i] - all + in[1][r];
     }
 }
 
