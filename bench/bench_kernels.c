@@ -112,7 +112,8 @@ static void product_free(mn__matmul *call)
 
 static mn__packed *pack(const mn__matmul *call)
 {
-    mn__packed *packed = queue.kernels->pack_new(&queue, call->k, call->n, call->a.dtype);
+    mn__packed *packed =
+        queue.kernels->pack_new(&queue, call->k, call->n, mn__form_of(call->a.dtype));
     if (!packed)
         exit(1);
     queue.kernels->pack(&queue, packed, call->b);

@@ -58,7 +58,7 @@ bench_peak bench_peak_open(mn__queue *queue, mn__dtype dtype)
     void *a = bench_numbers(dtype, n, 101), *b = bench_numbers(dtype, n, 102);
     mn__operand right = {b, dtype, SIDE, 1, {0, 0}};
     bench_peak peak = {.queue = queue,
-                       .packed = queue->kernels->pack_new(queue, SIDE, SIDE, dtype)};
+                       .packed = queue->kernels->pack_new(queue, SIDE, SIDE, mn__form_of(dtype))};
     if (!peak.packed)
         exit(1);
     queue->kernels->pack(queue, peak.packed, right);

@@ -50,4 +50,44 @@ static inline mn__bf16 mn__f32_to_bf16(float x)
     return (mn__bf16)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
+/* binary16, of files and of the scales of quantised blocks: not a type of tensors. */
+typedef uint16_t mn__f16;
+
+static inline float mn__f16_to_f32(mn__f16 x)
+{
+    uint32_t sign = (uint32_t)(x & 0x8000u) << 16, rest = x & 0x7fffu, bits;
+    if (rest >= 0x7c00u) { /* infinite, or NaN */
+        bits = sign | 0x7f800000u | (rest & 0x3ffu) << 13;
+    } else if (rest >= 0x400u) {
+        bits = sign | ((rest << 13) + (112u << 23));
+    } else { /* rest * 2^-24, exactly */
+        float value = (float)rest * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* To nearest even; beyond the largest, infinite; NaN stays NaN. */
+static inline mn__f16 mn__f32_to_f16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t sign = (bits >> 16) & 0x8000u, rest = bits & 0x7fffffffu;
+    if (rest > 0x7f800000u)
+        return (mn__f16)(sign | 0x7e00u);
+    if (rest >= 0x47800000u) /* 2^16 */
+        return (mn__f16)(sign | 0x7c00u);
+    if (rest < 0x38800000u) { /* below 2^-14: adding 1/2 rounds to a multiple of 2^-24 */
+        float small, half = 0.5f;
+        memcpy(&small, &rest, sizeof small);
+        small += half;
+        memcpy(&rest, &small, sizeof rest);
+        return (mn__f16)(sign | (rest - 0x3f000000u));
+    }
+    rest += 0xfffu + ((rest >> 13) & 1u);
+    return (mn__f16)(sign | ((rest - (112u << 23)) >> 13));
+}
+
 #endif

@@ -87,8 +87,17 @@ typedef enum mn__binary {
     MN__WHERE_NOT /* a where b is 0, else 0 */
 } mn__binary;
 
-/* A weight matrix in a form that products read fastest; opaque. */
+/* A weight matrix b [k, n] in a form that products read fastest; opaque. The integer
+ * forms have a scale for each 32 elements of a column: see blocks.h. They are
+ * multiplied as floats, or rounded to bf16 where many bf16 rows meet them. */
 typedef struct mn__packed mn__packed;
+typedef enum mn__form { MN__FORM_F32, MN__FORM_BF16, MN__FORM_INT8, MN__FORM_INT4 } mn__form;
+
+/* For products of this type, F32 or BF16. */
+static inline mn__form mn__form_of(mn__dtype dtype)
+{
+    return dtype == MN__BF16 ? MN__FORM_BF16 : MN__FORM_F32;
+}
 
 typedef struct mn__operand {
     const void *data;
@@ -312,11 +321,14 @@ struct mn__kernels {
     mn__level level;
 
     void (*matmul)(mn__queue *, const mn__matmul *);
-    /* W [k, n] with the strides of `b` (any float dtype) for products in
-     * `dtype`; bytes of the packed form; pack again after an update. */
-    int64_t (*pack_bytes)(mn__queue *, int64_t k, int64_t n, mn__dtype dtype);
-    mn__packed *(*pack_new)(mn__queue *, int64_t k, int64_t n, mn__dtype dtype);
+    /* W [k, n] with the strides of `b` (any float dtype); bytes of the packed form;
+     * pack again after an update. F32 and BF16 are for products in that type, the
+     * others for any. */
+    int64_t (*pack_bytes)(mn__queue *, int64_t k, int64_t n, mn__form form);
+    mn__packed *(*pack_new)(mn__queue *, int64_t k, int64_t n, mn__form form);
     void (*pack)(mn__queue *, mn__packed *, mn__operand b);
+    /* The same from the form's own blocks, [n, k / 32]; k is a multiple of 32. */
+    void (*pack_blocks)(mn__queue *, mn__packed *, const void *blocks);
     void (*pack_free)(mn__packed *);
 
     /* out = in, with conversion; sizes are out's. */

@@ -1,11 +1,14 @@
 /* Matrix products, as defined: c = activation(a b + bias), summed in double
- * precision and rounded once. A packed matrix is a plain copy. */
+ * precision and rounded once. A packed matrix is a plain copy, of integer forms what
+ * they stand for. */
 #include "kernel/plain.h"
 
 #include "base/memory.h"
+#include "kernel/blocks.h"
 
 struct mn__packed {
     int64_t k, n;
+    mn__form form;
     mn__dtype dtype;
     _Alignas(64) unsigned char data[]; /* [k, n] */
 };
@@ -53,31 +56,75 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
         }
 }
 
-static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__form form)
 {
     (void)queue;
-    int64_t bytes = mn__size_product(mn__size_product(k, n), mn__dtype_bytes(dtype));
+    int64_t each = form == MN__FORM_BF16 ? 2 : 4;
+    int64_t bytes = mn__size_product(mn__size_product(k, n), each);
     return bytes < 0 ? -1 : bytes + (int64_t)sizeof(mn__packed);
 }
 
-static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__form form)
 {
-    mn__packed *packed = mn__malloc(pack_bytes(queue, k, n, dtype));
+    mn__packed *packed = mn__malloc(pack_bytes(queue, k, n, form));
     if (packed) {
         packed->k = k;
         packed->n = n;
-        packed->dtype = dtype;
+        packed->form = form;
+        packed->dtype = form == MN__FORM_BF16 ? MN__BF16 : MN__F32;
     }
     return packed;
+}
+
+/* Element i of a block of the form. */
+static float block_element(mn__form form, const void *block, int i)
+{
+    const mn__block_int8 *int8 = block;
+    const mn__block_int4 *int4 = block;
+    return form == MN__FORM_INT8 ? mn__f16_to_f32(int8->scale) * (float)int8->q[i]
+                                 : mn__f16_to_f32(int4->scale) * (float)mn__block_int4_at(int4, i);
+}
+
+/* The block of column j from row l on, of which `depth` elements are there. */
+static void put_block(mn__packed *packed, const void *block, int64_t l, int64_t j, int64_t depth)
+{
+    for (int i = 0; i < depth; i++)
+        mn__element_set(packed->data, MN__F32, (l + i) * packed->n + j,
+                        (double)block_element(packed->form, block, i));
+}
+
+static void quantise(mn__packed *packed, mn__operand b, int64_t l, int64_t j)
+{
+    float x[MN__BLOCK] = {0};
+    int64_t depth = packed->k - l < MN__BLOCK ? packed->k - l : MN__BLOCK;
+    for (int64_t i = 0; i < depth; i++)
+        x[i] = mn__element(b.data, b.dtype, (l + i) * b.row + j * b.column);
+    const mn__block_int8 int8 = mn__block_int8_of(x);
+    const mn__block_int4 int4 = mn__block_int4_of(x);
+    put_block(packed, packed->form == MN__FORM_INT8 ? (const void *)&int8 : &int4, l, j, depth);
 }
 
 static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
 {
     (void)queue;
-    for (int64_t l = 0; l < packed->k; l++)
+    bool whole = packed->form == MN__FORM_INT8 || packed->form == MN__FORM_INT4;
+    for (int64_t l = 0; whole && l < packed->k; l += MN__BLOCK)
+        for (int64_t j = 0; j < packed->n; j++)
+            quantise(packed, b, l, j);
+    for (int64_t l = 0; !whole && l < packed->k; l++)
         for (int64_t j = 0; j < packed->n; j++)
             mn__element_set(packed->data, packed->dtype, l * packed->n + j,
                             (double)mn__element(b.data, b.dtype, l * b.row + j * b.column));
+}
+
+static void pack_blocks(mn__queue *queue, mn__packed *packed, const void *blocks)
+{
+    (void)queue;
+    const char *at = blocks;
+    int64_t bytes = packed->form == MN__FORM_INT8 ? sizeof(mn__block_int8) : sizeof(mn__block_int4);
+    for (int64_t j = 0; j < packed->n; j++)
+        for (int64_t l = 0; l < packed->k; l += MN__BLOCK, at += bytes)
+            put_block(packed, at, l, j, MN__BLOCK);
 }
 
 static void pack_free(mn__packed *packed)
@@ -91,5 +138,6 @@ void mn__plain_fill_matmul(mn__kernels *kernels)
     kernels->pack_bytes = pack_bytes;
     kernels->pack_new = pack_new;
     kernels->pack = pack;
+    kernels->pack_blocks = pack_blocks;
     kernels->pack_free = pack_free;
 }

@@ -4,6 +4,7 @@
  * anything else moves. */
 #include <stddef.h>
 
+#include "kernel/blocks.h"
 #include "tensor/device.h"
 
 static mn__counted *counted(mn__queue *queue)
@@ -23,16 +24,32 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
                                 (double)call->n * (double)call->k;
 }
 
-static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__form form)
 {
     (void)queue;
-    return k * n * mn__dtype_bytes(dtype);
+    int64_t blocks = n * ((k + MN__BLOCK - 1) / MN__BLOCK);
+    switch (form) {
+    case MN__FORM_F32:
+        return 4 * k * n;
+    case MN__FORM_BF16:
+        return 2 * k * n;
+    case MN__FORM_INT8:
+        return blocks * (int64_t)sizeof(mn__block_int8);
+    case MN__FORM_INT4:
+        return blocks * (int64_t)sizeof(mn__block_int4);
+    }
+    return 0;
 }
 
-static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__form form)
 {
-    (void)queue, (void)k, (void)n, (void)dtype;
+    (void)queue, (void)k, (void)n, (void)form;
     return NULL;
+}
+
+static void pack_blocks(mn__queue *queue, mn__packed *packed, const void *blocks)
+{
+    (void)queue, (void)packed, (void)blocks;
 }
 
 static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
@@ -269,6 +286,7 @@ static const mn__kernels kernels = {
     .matmul = matmul,
     .pack_bytes = pack_bytes,
     .pack_new = pack_new,
+    .pack_blocks = pack_blocks,
     .pack = pack,
     .pack_free = pack_free,
     .convert = convert,

@@ -181,7 +181,7 @@ static double time_product(mn__device *device, mn__dtype dtype, int64_t n, int t
     int64_t each = mn__dtype_bytes(dtype), elements = n * n;
     void *a = mn__malloc(elements * each), *b = mn__malloc(elements * each);
     float *c = mn__malloc(elements * (int64_t)sizeof *c);
-    mn__packed *packed = kernels->pack_new(queue, n, n, dtype);
+    mn__packed *packed = kernels->pack_new(queue, n, n, mn__form_of(dtype));
     double best = 0;
     if (a && b && c) {
         kernels->fill(queue, (mn__matrix){a, dtype, n, n, n}, 0.5f);

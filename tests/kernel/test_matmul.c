@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "kernel/blocks.h"
 #include "support/kernel_check.h"
 
 typedef struct shape {
@@ -119,7 +120,7 @@ static void check_product(mn__queue *plain, mn__queue *queue, shape size, varian
     plain->kernels->matmul(plain, &call);
     mn__packed *packed = NULL;
     if (how.packed) {
-        packed = queue->kernels->pack_new(queue, size.k, size.n, how.dtype);
+        packed = queue->kernels->pack_new(queue, size.k, size.n, mn__form_of(how.dtype));
         assert_non_null(packed);
         queue->kernels->pack(queue, packed, call.b);
         call.packed = packed;
@@ -168,6 +169,162 @@ static void test_shapes(void **state)
     (void)state;
     check_levels(check_shapes);
 }
+
+/* c = a b, of these matrices. */
+static mn__matmul square_call(mn__matrix a, mn__matrix b, bool b_transposed, mn__matrix c)
+{
+    return (mn__matmul){.batch = {1, 1},
+                        .m = c.rows,
+                        .n = c.columns,
+                        .k = a.columns,
+                        .a = operand_of(a, false),
+                        .b = operand_of(b, b_transposed),
+                        .c = c.data,
+                        .c_row = c.stride};
+}
+
+/* ---- Integer forms ------------------------------------------------------------------------- */
+
+/* A product with a matrix of integers, as the plain table defines it; where many rows of
+ * bf16 meet it, its elements are rounded to bf16. */
+static void check_form(mn__queue *plain, mn__queue *queue, shape size, variant how, mn__form form)
+{
+    mn__matrix a = operand_matrix(how.dtype, size.m, size.k, false);
+    mn__matrix b = operand_matrix(MN__F32, size.k, size.n, how.b_transposed);
+    mn__matrix bias = check_matrix(MN__F32, 1, size.n, 0);
+    mn__matrix expected = check_matrix(how.c_dtype, size.m, size.n, 7);
+    check_fill(bias, 1);
+    check_fill(expected, 1);
+    mn__matrix got = check_copy(expected);
+    mn__operand right = operand_of(b, how.b_transposed);
+    mn__packed *defined = plain->kernels->pack_new(plain, size.k, size.n, form);
+    mn__packed *packed = queue->kernels->pack_new(queue, size.k, size.n, form);
+    assert_non_null(defined);
+    assert_non_null(packed);
+    plain->kernels->pack(plain, defined, right);
+    queue->kernels->pack(queue, packed, right);
+    mn__matmul call = {.batch = {1, 1},
+                       .m = size.m,
+                       .n = size.n,
+                       .k = size.k,
+                       .a = operand_of(a, false),
+                       .b = right,
+                       .c = expected.data,
+                       .c_dtype = how.c_dtype,
+                       .c_row = expected.stride,
+                       .bias = how.bias ? bias.data : NULL,
+                       .accumulate = how.accumulate};
+    mn__matrix sums = magnitudes(plain, &call, a, b);
+    call.packed = defined;
+    plain->kernels->matmul(plain, &call);
+    call.packed = packed;
+    call.c = got.data;
+    queue->kernels->matmul(queue, &call);
+    double of_weights = how.dtype == MN__BF16 && size.m > 4 ? 2 * CHECK_EPSILON_BF16 : 0;
+    double of_result = how.c_dtype == MN__BF16 ? CHECK_EPSILON_BF16 : CHECK_EPSILON_F32;
+    for (int64_t r = 0; r < size.m; r++)
+        for (int64_t c = 0; c < size.n; c++) {
+            double want = check_get(expected, r, c), have = check_get(got, r, c);
+            double bound = (2 * (double)(size.k + 8) * CHECK_EPSILON_F32 + of_weights) *
+                           (check_get(sums, r, c) + 4);
+            if (!(fabs(want - have) <= bound + of_result * fabs(want)))
+                fail_msg("%s: %lldx%lldx%lld %s, form %d [%lld, %lld] is %.9g, not %.9g",
+                         mn__level_name(queue->kernels->level), (long long)size.m,
+                         (long long)size.n, (long long)size.k, mn__dtype_name(how.dtype), form,
+                         (long long)r, (long long)c, have, want);
+        }
+    plain->kernels->pack_free(defined);
+    queue->kernels->pack_free(packed);
+    check_free(a);
+    check_free(b);
+    check_free(bias);
+    check_free(expected);
+    check_free(got);
+    check_free(sums);
+}
+
+static void check_forms(mn__queue *plain, mn__queue *queue)
+{
+    static const shape sizes[] = {{1, 1, 1},    {1, 70, 100},  {2, 33, 64},   {3, 31, 600},
+                                  {4, 130, 33}, {5, 70, 96},   {33, 130, 31}, {64, 33, 1100},
+                                  {1, 300, 64}, {130, 65, 513}};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int turn = 0; turn < 8; turn++) {
+            variant how = {.dtype = turn & 1 ? MN__BF16 : MN__F32,
+                           .b_transposed = turn & 2,
+                           .bias = (turn + (int)s) % 3 == 1,
+                           .accumulate = (turn + (int)s) % 3 == 2};
+            how.c_dtype = turn & 1 && s % 2 ? MN__BF16 : MN__F32;
+            check_form(plain, queue, sizes[s], how, turn & 4 ? MN__FORM_INT4 : MN__FORM_INT8);
+        }
+}
+
+static void test_forms(void **state)
+{
+    (void)state;
+    check_levels(check_forms);
+}
+
+/* A matrix from blocks is the matrix that those blocks were made of, with scales so small
+ * that they are denormal, too. */
+static void check_blocks(mn__queue *plain, mn__queue *queue)
+{
+    enum { N = 45, K = 96, BLOCKS = K / MN__BLOCK };
+    (void)plain;
+    for (int form = MN__FORM_INT8; form <= MN__FORM_INT4; form++)
+        for (int small = 0; small < 2; small++) {
+            mn__matrix a = check_matrix(MN__F32, 7, K, 0), b = check_matrix(MN__F32, K, N, 0);
+            mn__matrix first = check_matrix(MN__F32, 7, N, 0), second = check_copy(first);
+            static mn__block_int8 int8[N][BLOCKS];
+            static mn__block_int4 int4[N][BLOCKS];
+            for (int64_t i = 0; i < 7 * K; i++) /* no row of zeros */
+                check_set(a, i / K, i % K, (double)(1 + i % 5));
+            check_fill(b, small ? 0x1p-12 : 1);
+            for (int64_t n = 0; n < N; n++)
+                for (int64_t k = 0; k < BLOCKS; k++) {
+                    float x[MN__BLOCK];
+                    for (int64_t i = 0; i < MN__BLOCK; i++)
+                        x[i] = (float)check_get(b, k * MN__BLOCK + i, n);
+                    int8[n][k] = mn__block_int8_of(x);
+                    int4[n][k] = mn__block_int4_of(x);
+                }
+            for (int64_t m = 1; m <= 7; m += 6) {
+                mn__matmul call = square_call(a, b, false, first);
+                call.m = m;
+                mn__packed *packed = queue->kernels->pack_new(queue, K, N, (mn__form)form);
+                assert_non_null(packed);
+                call.packed = packed;
+                queue->kernels->pack(queue, packed, call.b);
+                queue->kernels->matmul(queue, &call);
+                queue->kernels->pack_blocks(
+                    queue, packed, form == MN__FORM_INT8 ? (const void *)int8 : (const void *)int4);
+                call.c = second.data;
+                queue->kernels->matmul(queue, &call);
+                int64_t zeros = 0;
+                for (int64_t r = 0; r < m; r++)
+                    for (int64_t c = 0; c < N; c++) {
+                        assert_true(check_get(first, r, c) == check_get(second, r, c));
+                        zeros += check_get(first, r, c) == 0;
+                    }
+                if (zeros >= m * N / 10)
+                    printf("%s form %d small %d m %d zeros %d\n",
+                           mn__level_name(queue->kernels->level), form, small, (int)m, (int)zeros);
+                queue->kernels->pack_free(packed);
+            }
+            check_free(a);
+            check_free(b);
+            check_free(first);
+            check_free(second);
+        }
+}
+
+static void test_blocks(void **state)
+{
+    (void)state;
+    check_levels(check_blocks);
+}
+
+/* ---- Batches and teams ----------------------------------------------------------------------- */
 
 /* Two batch dimensions, with heads side by side in memory as attention has them. */
 static void check_batch(mn__queue *plain, mn__queue *queue)
@@ -252,19 +409,6 @@ static void test_teams(void **state)
 {
     (void)state;
     check_levels(check_teams);
-}
-
-/* c = a b, square matrices. */
-static mn__matmul square_call(mn__matrix a, mn__matrix b, bool b_transposed, mn__matrix c)
-{
-    return (mn__matmul){.batch = {1, 1},
-                        .m = c.rows,
-                        .n = c.columns,
-                        .k = a.columns,
-                        .a = operand_of(a, false),
-                        .b = operand_of(b, b_transposed),
-                        .c = c.data,
-                        .c_row = c.stride};
 }
 
 /* A NaN and an infinity reach every element that they touch, and no other. */
@@ -367,7 +511,8 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_blocks),    cmocka_unit_test(test_batch),
         cmocka_unit_test(test_teams),     cmocka_unit_test(test_nan),
         cmocka_unit_test(test_denormals), cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,15 +14,10 @@
 #include "kernel/cpu/product.h"
 
 enum {
-    PANEL_BYTES = 64 << 20, /* of packed b at a time */
-    BLOCK_BYTES = 1 << 19,  /* of it that stays in L2 */
+    PANEL_BYTES = 64 << 20,   /* of packed b at a time */
+    UNPACKED_BYTES = 4 << 20, /* of b made of integers: it stays in the outer cache */
+    BLOCK_BYTES = 1 << 19,    /* of it that stays in L2 */
     BLOCK_ROWS = 256,
-};
-
-struct mn__packed {
-    int64_t k, n;
-    mn__dtype dtype;
-    _Alignas(64) unsigned char data[]; /* slivers, as packed by the kind */
 };
 
 /* One product, and where a team of threads works on it. */
@@ -297,6 +292,22 @@ static void pack_panel(const mn__product_kind *kind, mn__operand b, int64_t k, i
                              least(chunk, least(depth, k - l) - d));
 }
 
+/* The same from the integers of a packed matrix, from column j on. */
+static void unpack_panel(const mn__product_kind *kind, const mn__packed *packed, int64_t j,
+                         int64_t n, char *data, int thread, int team)
+{
+    const panel to = {data, 0, round_up(n, MN__TILE_COLUMNS)};
+    int64_t first, end, depth = pass_depth(kind, packed->k);
+    share(to.width / MN__TILE_COLUMNS, thread, team, &first, &end);
+    for (int64_t l = 0; l < packed->k; l += depth) {
+        int64_t count = least(depth, packed->k - l);
+        for (int64_t s = first; s < end; s++)
+            MN__KERNEL(unpack_sliver)
+        (sliver_of(kind, &to, l, count, s * MN__TILE_COLUMNS), packed, j / MN__TILE_COLUMNS + s, l,
+         count, kind->dtype == MN__BF16);
+    }
+}
+
 /* What falls to a thread of the columns of a panel: whole slivers both ways. */
 static region region_of(const product *job, int64_t first, int64_t columns, int thread, int team)
 {
@@ -332,6 +343,12 @@ static void multiply_panel(const product *job, int64_t first, int64_t columns, i
     } while (start < k);
 }
 
+/* Whether b's panels are made during the product. */
+static bool is_made(const mn__matmul *call)
+{
+    return !call->packed || mn__is_quantised(call->packed);
+}
+
 /* Every thread of the team calls this; a team of one meets no barrier. */
 static void multiply(const product *job, int thread, int team)
 {
@@ -341,8 +358,12 @@ static void multiply(const product *job, int thread, int team)
         job->kind->begin();
     for (int64_t j = 0; j < call->n; j += job->panel_columns) {
         int64_t columns = least(job->panel_columns, call->n - j);
-        if (!call->packed) {
-            pack_panel(job->kind, shift(job->b, 0, j), call->k, columns, job->panel, thread, team);
+        if (is_made(call)) {
+            if (call->packed)
+                unpack_panel(job->kind, call->packed, j, columns, job->panel, thread, team);
+            else
+                pack_panel(job->kind, shift(job->b, 0, j), call->k, columns, job->panel, thread,
+                           team);
             if (team > 1) {
 #pragma omp barrier
             }
@@ -388,8 +409,9 @@ static void plan_blocks(product *job, int team)
     job->depth = pass_depth(kind, call->k);
     int64_t column_bytes = job->depth * mn__dtype_bytes(kind->dtype);
     int64_t wide = round_up(call->n, MN__TILE_COLUMNS);
-    int64_t slivers = PANEL_BYTES / (panel_bytes(kind, call->k, MN__TILE_COLUMNS) + 1);
-    int64_t most = call->packed ? wide : slivers * MN__TILE_COLUMNS;
+    int64_t bytes = call->packed ? UNPACKED_BYTES : PANEL_BYTES;
+    int64_t slivers = bytes / (panel_bytes(kind, call->k, MN__TILE_COLUMNS) + 1);
+    int64_t most = is_made(call) ? slivers * MN__TILE_COLUMNS : wide;
     job->panel_columns = least(wide, most > MN__TILE_COLUMNS ? most : MN__TILE_COLUMNS);
     job->across =
         threads_across(cut(call->m, kind->rows), cut(job->panel_columns, MN__TILE_COLUMNS), team);
@@ -409,11 +431,11 @@ static void plan_blocks(product *job, int team)
 
 static bool take_scratch(mn__queue *queue, product *job, int teams, int team)
 {
-    int64_t columns = job->call->packed ? 0 : job->panel_columns;
+    int64_t columns = is_made(job->call) ? job->panel_columns : 0;
     char *panels = mn__queue_scratch(queue, panel_bytes(job->kind, job->call->k, columns) * teams);
     job->block_a = mn__queue_scratch(queue, job->block_a_bytes * teams * team);
     job->partial = mn__queue_scratch(queue, job->partial_floats * 4 * teams * team);
-    job->panel = job->call->packed ? (char *)job->call->packed->data : panels;
+    job->panel = is_made(job->call) ? panels : (char *)(uintptr_t)job->call->packed->data;
     return panels && job->block_a && job->partial;
 }
 
@@ -429,12 +451,12 @@ static product job_of(const product *plan, int64_t index, int lone)
         (const char *)call->a.data +
         (first * call->a.outer[0] + second * call->a.outer[1]) * mn__dtype_bytes(call->a.dtype);
     job.c = (char *)call->c + at * mn__dtype_bytes(call->c_dtype);
-    if (!call->packed) {
+    if (!call->packed)
         job.b.data =
             (const char *)call->b.data +
             (first * call->b.outer[0] + second * call->b.outer[1]) * mn__dtype_bytes(call->b.dtype);
+    if (is_made(call))
         job.panel += lone * panel_bytes(plan->kind, call->k, plan->panel_columns);
-    }
     job.block_a += lone * plan->block_a_bytes;
     job.partial += lone * plan->partial_floats;
     return job;
@@ -456,6 +478,10 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
         return;
     if (MN__KERNEL(is_thin)(call)) {
         MN__KERNEL(matmul_thin)(queue, call);
+        return;
+    }
+    if (MN__KERNEL(is_thin_quantised)(call)) {
+        MN__KERNEL(matmul_quantised)(queue, call);
         return;
     }
     product plan = {.call = call, .kind = MN__KERNEL(product_kind)(call->a.dtype), .b = call->b};
@@ -485,21 +511,27 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
 
 /* ---- Packed weights ---------------------------------------------------------------------- */
 
-static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+static const mn__product_kind *kind_of(mn__form form)
+{
+    return MN__KERNEL(product_kind)(form == MN__FORM_BF16 ? MN__BF16 : MN__F32);
+}
+
+static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__form form)
 {
     (void)queue;
-    const mn__product_kind *kind = MN__KERNEL(product_kind)(dtype);
-    int64_t bytes = panel_bytes(kind, k, n);
+    bool floats = form == MN__FORM_F32 || form == MN__FORM_BF16;
+    int64_t bytes =
+        floats ? panel_bytes(kind_of(form), k, n) : MN__KERNEL(quantised_bytes)(k, n, form);
     return bytes < 0 ? -1 : bytes + (int64_t)sizeof(mn__packed);
 }
 
-static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__dtype dtype)
+static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__form form)
 {
-    mn__packed *packed = mn__malloc(pack_bytes(queue, k, n, dtype));
+    mn__packed *packed = mn__malloc(pack_bytes(queue, k, n, form));
     if (packed) {
         packed->k = k;
         packed->n = n;
-        packed->dtype = dtype;
+        packed->form = form;
     }
     return packed;
 }
@@ -507,10 +539,25 @@ static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__dtype dt
 static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
 {
     (void)queue;
-    const mn__product_kind *kind = MN__KERNEL(product_kind)(packed->dtype);
+    int64_t slivers = cut(packed->n, MN__TILE_COLUMNS);
+    if (mn__is_quantised(packed)) {
+#pragma omp parallel for schedule(static)
+        for (int64_t s = 0; s < slivers; s++)
+            MN__KERNEL(quantise_sliver)(packed, s, b);
+        return;
+    }
 #pragma omp parallel
-    pack_panel(kind, b, packed->k, packed->n, (char *)packed->data, omp_get_thread_num(),
-               omp_get_num_threads());
+    pack_panel(kind_of(packed->form), b, packed->k, packed->n, (char *)packed->data,
+               omp_get_thread_num(), omp_get_num_threads());
+}
+
+static void pack_blocks(mn__queue *queue, mn__packed *packed, const void *blocks)
+{
+    (void)queue;
+    int64_t slivers = cut(packed->n, MN__TILE_COLUMNS);
+#pragma omp parallel for schedule(static)
+    for (int64_t s = 0; s < slivers; s++)
+        MN__KERNEL(place_sliver)(packed, s, blocks);
 }
 
 static void pack_free(mn__packed *packed)
@@ -524,5 +571,6 @@ void MN__KERNEL(fill_matmul)(mn__kernels *kernels)
     kernels->pack_bytes = pack_bytes;
     kernels->pack_new = pack_new;
     kernels->pack = pack;
+    kernels->pack_blocks = pack_blocks;
     kernels->pack_free = pack_free;
 }

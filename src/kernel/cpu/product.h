@@ -28,6 +28,17 @@ typedef struct mn__tile_out {
     int64_t c_bytes;
 } mn__tile_out;
 
+struct mn__packed {
+    int64_t k, n;
+    mn__form form;
+    _Alignas(64) unsigned char data[]; /* slivers, as the kind packs them, or quantised.c */
+};
+
+static inline bool mn__is_quantised(const mn__packed *packed)
+{
+    return packed && (packed->form == MN__FORM_INT8 || packed->form == MN__FORM_INT4);
+}
+
 /* How one dtype is multiplied at this level. */
 typedef struct mn__product_kind {
     mn__dtype dtype; /* of the packed operands */
@@ -50,6 +61,18 @@ const mn__product_kind *MN__KERNEL(product_kind)(mn__dtype dtype);
 
 /* Bias, activation and sum for n columns of c from j on; `sum` is changed. */
 void MN__KERNEL(finish_product)(const mn__matmul *call, float *sum, void *c, int64_t j, int64_t n);
+
+/* Integer forms: quantised.c. Their bytes without the head, or -1; blocks of one
+ * sliver of columns, from operand b or from blocks; `depth` of its rows from l on (a
+ * multiple of 32), as the kind wants them in a sliver of b. */
+int64_t MN__KERNEL(quantised_bytes)(int64_t k, int64_t n, mn__form form);
+void MN__KERNEL(quantise_sliver)(mn__packed *packed, int64_t sliver, mn__operand b);
+void MN__KERNEL(place_sliver)(mn__packed *packed, int64_t sliver, const void *blocks);
+void MN__KERNEL(unpack_sliver)(void *to, const mn__packed *packed, int64_t sliver, int64_t l,
+                               int64_t depth, bool pairs);
+/* Of few rows, straight from the blocks. */
+bool MN__KERNEL(is_thin_quantised)(const mn__matmul *call);
+void MN__KERNEL(matmul_quantised)(mn__queue *queue, const mn__matmul *call);
 
 /* Products of a few rows that need no packing: matmul_thin.c. */
 bool MN__KERNEL(is_thin)(const mn__matmul *call);

@@ -1,0 +1,35 @@
+/* Quantised blocks: 32 numbers that share a scale, in the layout of ggml's Q8_0 and
+ * Q4_0 (ggml-common.h), so that what a GGUF file holds is taken over exactly. */
+#ifndef MN__KERNEL_BLOCKS_H
+#define MN__KERNEL_BLOCKS_H
+
+#include "kernel/dtype.h"
+
+enum { MN__BLOCK = 32 };
+
+/* x[i] = scale * q[i], -127 <= q <= 127 */
+typedef struct mn__block_int8 {
+    mn__f16 scale;
+    int8_t q[MN__BLOCK];
+} mn__block_int8;
+
+/* x[i] = scale * (q - 8), q the low half of byte i for i < 16, the high half of byte
+ * i - 16 for the others */
+typedef struct mn__block_int4 {
+    mn__f16 scale;
+    uint8_t q[MN__BLOCK / 2];
+} mn__block_int4;
+
+/* The nearest blocks, as ggml's reference makes them (quantize_row_q8_0_ref,
+ * quantize_row_q4_0_ref). What is not finite makes a block of no meaning. */
+mn__block_int8 mn__block_int8_of(const float x[MN__BLOCK]);
+mn__block_int4 mn__block_int4_of(const float x[MN__BLOCK]);
+
+/* q of element i, -8 to 7. */
+static inline int mn__block_int4_at(const mn__block_int4 *block, int i)
+{
+    int byte = block->q[i % (MN__BLOCK / 2)];
+    return (i < MN__BLOCK / 2 ? byte & 15 : byte >> 4) - 8;
+}
+
+#endif
