@@ -144,7 +144,8 @@ if part recurrent; then
             name=$gate-$form
             [ $name != fixed-skip ] || name=recurrent # trained above
             train $name block_recurrent/small 1 --set "model.layers=[{layers: [2],
-                type: block_recurrent, window: 128, states: 128, gate: $gate, form: $form}]"
+                type: block_recurrent, window: 128, states: 128, scale: 16, spread: 0.5,
+                gate: $gate, form: $form}]"
             test_books "$name-1"
             cells="$cells $cell |"
         done

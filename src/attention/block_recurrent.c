@@ -109,8 +109,8 @@ static mn_status create_cross(const mn__attention *layer, struct own *own, mn__p
         status = mn__linear_create(&own->cross_out, params, name, inner, layer->C, false,
                                    layer->deviation, error);
     if (status == MN_OK && options->local.normalise)
-        status =
-            mn__heads_create_scale(&own->cross_scale, layer, params, prefix, "cross_scale", error);
+        status = mn__heads_create_scale(&own->cross_scale, &options->local, layer, params, prefix,
+                                        "cross_scale", error);
     return status;
 }
 

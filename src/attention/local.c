@@ -31,9 +31,10 @@ mn_status mn__local_create(mn__local *local, const mn__local_options *options,
     if (options->t5)
         status = mn__create(&local->distance, params, prefix, "distance", 2,
                             (int64_t[]){options->buckets, layer->H},
-                            (mn__init){MN__INIT_NORMAL, 0.0f, layer->deviation}, error);
+                            (mn__init){MN__INIT_NORMAL, 0.0f, (float)options->spread}, error);
     if (status == MN_OK && options->normalise)
-        status = mn__heads_create_scale(&local->scale, layer, params, prefix, "scale", error);
+        status =
+            mn__heads_create_scale(&local->scale, options, layer, params, prefix, "scale", error);
     return status;
 }
 
@@ -155,11 +156,12 @@ bool mn__heads_keys_values(const mn__attention *layer, const mn__linear *key_val
     return *keys && *values;
 }
 
-mn_status mn__heads_create_scale(mn__param **scale, const mn__attention *layer, mn__params *params,
-                                 const char *prefix, const char *name, mn_error *error)
+mn_status mn__heads_create_scale(mn__param **scale, const mn__local_options *options,
+                                 const mn__attention *layer, mn__params *params, const char *prefix,
+                                 const char *name, mn_error *error)
 {
-    mn__init one = {MN__INIT_CONSTANT, 1.0f, 0.0f};
-    return mn__create(scale, params, prefix, name, 1, &layer->H, one, error);
+    mn__init init = {MN__INIT_CONSTANT, (float)options->scale, 0.0f};
+    return mn__create(scale, params, prefix, name, 1, &layer->H, init, error);
 }
 
 mn__var *mn__heads_scale(mn__tape *tape, mn__param *scale)

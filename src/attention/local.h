@@ -15,7 +15,10 @@ typedef struct mn__local_options {
     int64_t window;
     bool strict, t5;
     int64_t buckets, far;
-    bool normalise, zero_memory;
+    double spread;
+    bool normalise;
+    double scale;
+    bool zero_memory;
     double dropout;
 } mn__local_options;
 
@@ -29,8 +32,12 @@ typedef struct mn__local_options {
     MN__INT(mn__local_options, buckets, "32", 2, 4096, "buckets of distance of T5's bias"), \
     MN__INT(mn__local_options, far, "128", 2, 1e9, \
             "the distance from which T5's last bucket holds"), \
+    MN__FLOAT(mn__local_options, spread, "0.177", 0, 100, \
+              "standard deviation of T5's biases at the start; the authors' is 1 / sqrt(buckets)"), \
     MN__BOOL(mn__local_options, normalise, published, \
              "queries and keys of length 1, and a learned scale for each head"), \
+    MN__FLOAT(mn__local_options, scale, "1", 1e-3, 1e3, \
+              "what those scales begin with; sqrt(head width) for as much as without normalise"), \
     MN__BOOL(mn__local_options, zero_memory, published, \
              "an empty cache is zeros that take part, not absent"), \
     MN__FLOAT(mn__local_options, dropout, "0", 0, 0.99, \
@@ -83,10 +90,11 @@ mn__var *mn__heads_normalise(mn__tape *tape, mn__var *heads);
 /* As mn__attention_keys_values, of any key_value [2 G D, C], with normalised keys. */
 bool mn__heads_keys_values(const mn__attention *layer, const mn__linear *key_value, mn__tape *tape,
                            mn__var *h, mn__var **keys, mn__var **values);
-/* Adds a scale for each head, prefix.name [H], of 1; and |scale|, as the attention
- * operation's `scales` takes it (NULL for NULL). */
-mn_status mn__heads_create_scale(mn__param **scale, const mn__attention *layer, mn__params *params,
-                                 const char *prefix, const char *name, mn_error *error);
+/* Adds a scale for each head, prefix.name [H], of options->scale; and |scale|, as the
+ * attention operation's `scales` takes it (NULL for NULL). */
+mn_status mn__heads_create_scale(mn__param **scale, const mn__local_options *options,
+                                 const mn__attention *layer, mn__params *params, const char *prefix,
+                                 const char *name, mn_error *error);
 mn__var *mn__heads_scale(mn__tape *tape, mn__param *scale);
 
 #endif

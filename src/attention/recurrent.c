@@ -120,10 +120,11 @@ mn_status mn__recurrent_create(mn__recurrent *cell, const mn__attention *layer, 
         status = create_linear(&cell->project, layer, params, prefix, "project", layer->C,
                                2 * (layer->H + layer->G) * layer->D, error);
     if (status == MN_OK && options->local.normalise)
-        status = mn__heads_create_scale(&cell->scale, layer, params, prefix, "scale", error);
+        status = mn__heads_create_scale(&cell->scale, &options->local, layer, params, prefix,
+                                        "scale", error);
     if (status == MN_OK && options->local.normalise)
-        status =
-            mn__heads_create_scale(&cell->cross_scale, layer, params, prefix, "cross_scale", error);
+        status = mn__heads_create_scale(&cell->cross_scale, &options->local, layer, params, prefix,
+                                        "cross_scale", error);
     return status == MN_OK ? create_form(cell, layer, params, prefix, error) : status;
 }
 
