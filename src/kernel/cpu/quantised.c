@@ -65,23 +65,30 @@ static int64_t columns_of(const mn__packed *packed, int64_t sliver)
     return left < COLUMNS ? left : COLUMNS;
 }
 
+/* Element (l, j) of b, F32 or BF16. */
+static float element_of(const mn__operand *b, int64_t l, int64_t j)
+{
+    int64_t at = l * b->row + j * b->column;
+    return b->dtype == MN__F32 ? ((const float *)b->data)[at]
+                               : mn__bf16_to_f32(((const mn__bf16 *)b->data)[at]);
+}
+
 void MN__KERNEL(quantise_sliver)(mn__packed *packed, int64_t sliver, mn__operand b)
 {
     for (int64_t block = 0; block < blocks_of(packed->k); block++) {
         unsigned char *band = band_at(packed, sliver, block);
-        int64_t l = block * MN__BLOCK;
         memset(band, 0, (size_t)band_bytes(packed->form));
         for (int64_t c = 0; c < columns_of(packed, sliver); c++) {
             float x[MN__BLOCK] = {0};
-            for (int64_t i = 0; i < MN__BLOCK && l + i < packed->k; i++) {
-                int64_t at = (l + i) * b.row + (sliver * COLUMNS + c) * b.column;
-                x[i] = b.dtype == MN__F32 ? ((const float *)b.data)[at]
-                                          : mn__bf16_to_f32(((const mn__bf16 *)b.data)[at]);
+            for (int64_t i = 0, l = block * MN__BLOCK; i < MN__BLOCK && l + i < packed->k; i++)
+                x[i] = element_of(&b, l + i, sliver * COLUMNS + c);
+            if (packed->form == MN__FORM_INT8) {
+                const mn__block_int8 made = mn__block_int8_of(x);
+                place_int8(band, c, &made);
+            } else {
+                const mn__block_int4 made = mn__block_int4_of(x);
+                place_int4(band, c, &made);
             }
-            if (packed->form == MN__FORM_INT8)
-                place_int8(band, c, &(mn__block_int8[]){mn__block_int8_of(x)}[0]);
-            else
-                place_int4(band, c, &(mn__block_int4[]){mn__block_int4_of(x)}[0]);
         }
     }
 }
@@ -268,13 +275,12 @@ static inline __attribute__((always_inline)) void multiply_form(const mn__form f
 static float *rows_of(mn__queue *queue, const mn__matmul *call, int64_t stride)
 {
     float *rows = mn__queue_scratch(queue, ROWS * stride * (int64_t)sizeof(float));
-    for (int64_t i = 0; rows && i < ROWS * stride; i++) {
-        int64_t r = i / stride, l = i % stride, at = r * call->a.row + l * call->a.column;
-        rows[i] = r >= call->m || l >= call->k ? 0
-                  : call->a.dtype == MN__F32
-                      ? ((const float *)call->a.data)[at]
-                      : mn__bf16_to_f32(((const mn__bf16 *)call->a.data)[at]);
-    }
+    if (!rows)
+        return NULL;
+    memset(rows, 0, (size_t)(ROWS * stride) * sizeof *rows);
+    for (int64_t i = 0; i < call->m; i++)
+        for (int64_t l = 0; l < call->k; l++)
+            rows[i * stride + l] = element_of(&call->a, i, l);
     return rows;
 }
 
