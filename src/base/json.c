@@ -3,14 +3,68 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/string.h"
 
 enum { FILE_LIMIT = 1 << 30 };
+
+/* Whether the digits that end at `end` are no int64_t. */
+static bool is_too_wide(const char *end, int64_t digits, bool negative)
+{
+    uint64_t whole = 0;
+    bool wide = false;
+    for (const char *at = end - digits; at < end && !wide; at++)
+        wide = __builtin_mul_overflow(whole, 10U, &whole) ||
+               __builtin_add_overflow(whole, (uint64_t)(*at - '0'), &whole);
+    return wide || whole > (uint64_t)INT64_MAX + negative;
+}
+
+/* A copy in which whole numbers that are no int64_t are written as floats: Hugging Face's
+ * tokenizer_config.json says a model_max_length of 10^30. */
+static void widen(const char *text, int64_t bytes, mn__string *out)
+{
+    bool quoted = false, fraction = false, negative = false;
+    int64_t digits = 0;
+    for (int64_t i = 0; i <= bytes && !out->failed; i++) {
+        char c = i < bytes ? text[i] : ' ';
+        if (!quoted && c >= '0' && c <= '9') {
+            digits++;
+        } else if (!quoted) {
+            bool more = c == '.' || c == 'e' || c == 'E'; /* a float already */
+            if (digits > 0 && !fraction && !more && is_too_wide(text + i, digits, negative))
+                mn__string_puts(out, ".0");
+            fraction = more || (fraction && (c == '+' || c == '-'));
+            negative = c == '-';
+            digits = 0;
+        }
+        bool escaped = quoted && c == '\\';
+        quoted ^= c == '"';
+        if (i < bytes)
+            mn__string_add(out, text + i, escaped && i + 1 < bytes ? 2 : 1);
+        i += escaped;
+    }
+}
+
+static json_t *parse_widened(const char *text, int64_t bytes, json_error_t *why)
+{
+    mn__string wide = {0};
+    widen(text, bytes, &wide);
+    json_t *root = NULL;
+    if (wide.failed)
+        why->text[0] = '\0';
+    else
+        root = json_loadb(wide.text, (size_t)wide.bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY,
+                          why);
+    mn__string_free(&wide);
+    return root;
+}
 
 mn_status mn__json_parse(const char *name, const char *text, int64_t bytes, json_t **root,
                          mn_error *error)
 {
     json_error_t why;
     *root = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
+    if (!*root && json_error_code(&why) == json_error_numeric_overflow)
+        *root = parse_widened(text, bytes, &why);
     if (*root)
         return MN_OK;
     /* Where an allocation fails deep inside, Jansson gives no reason at all. */

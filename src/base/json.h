@@ -10,8 +10,9 @@
 
 #include "base/error.h"
 
-/* Parses text whole: one value, no duplicate keys. `name` is what errors call
- * it. *root is freed by json_decref. */
+/* Parses text whole: one value, no duplicate keys; a whole number that does not
+ * fit int64_t is a real number. `name` is what errors call it. *root is freed by
+ * json_decref. */
 mn_status mn__json_parse(const char *name, const char *text, int64_t bytes, json_t **root,
                          mn_error *error);
 /* The same for a file of at most 1 GiB. */

@@ -80,6 +80,44 @@ static void refuses_bad_text(void **state)
     }
 }
 
+/* As Hugging Face writes "no limit". What fits stays whole, and strings are left alone. */
+static void reads_wide_numbers(void **state)
+{
+    (void)state;
+    static const char wide[] =
+        "{\"a\": 1000000000000000019884624838656, \"b\": 9223372036854775807,"
+        " \"c\": -9223372036854775808, \"d\": [-9223372036854775809,1],"
+        " \"e\": \"\\\"99999999999999999999\", \"f\": 0.99999999999999999999,"
+        " \"g\": 1e+00000000000000000000002}";
+    json_t *root;
+    mn_error error;
+    if (mn__json_parse("c.json", wide, sizeof wide - 1, &root, &error))
+        fail_msg("%s", error.message);
+    mn__json object = {"c.json", root};
+    int64_t n = 0;
+    double x = 0;
+    assert_int_equal(mn__json_float(object, "a", MN__JSON_REQUIRED, &x, NULL), MN_OK);
+    assert_true(x == 1e30);
+    assert_int_equal(mn__json_int(object, "a", MN__JSON_REQUIRED, &n, NULL), MN_ERROR_FORMAT);
+    assert_int_equal(mn__json_int(object, "b", MN__JSON_REQUIRED, &n, NULL), MN_OK);
+    assert_true(n == INT64_MAX);
+    assert_int_equal(mn__json_int(object, "c", MN__JSON_REQUIRED, &n, NULL), MN_OK);
+    assert_true(n == INT64_MIN);
+    const json_t *list = json_object_get(root, "d");
+    assert_true(json_real_value(json_array_get(list, 0)) == -0x1p63);
+    assert_int_equal(json_integer_value(json_array_get(list, 1)), 1);
+    assert_string_equal(json_string_value(json_object_get(root, "e")), "\"99999999999999999999");
+    assert_true(json_real_value(json_object_get(root, "f")) == 1);
+    assert_true(json_real_value(json_object_get(root, "g")) == 100);
+    json_decref(root);
+    assert_int_equal(mn__json_parse("c.json", "99999999999999999999", 20, &root, NULL), MN_OK);
+    assert_true(json_real_value(root) == 1e20);
+    json_decref(root);
+    mn__memory_fail_nth(1);
+    assert_int_equal(mn__json_parse("c.json", wide, sizeof wide - 1, &root, NULL), MN_ERROR_MEMORY);
+    mn__memory_fail_nth(0);
+}
+
 static void reads_files(void **state)
 {
     (void)state;
@@ -96,9 +134,8 @@ static void reads_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gets_typed_values),
-        cmocka_unit_test(errors_name_file_and_key),
-        cmocka_unit_test(refuses_bad_text),
+        cmocka_unit_test(gets_typed_values), cmocka_unit_test(errors_name_file_and_key),
+        cmocka_unit_test(refuses_bad_text),  cmocka_unit_test(reads_wide_numbers),
         cmocka_unit_test(reads_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
