@@ -198,7 +198,7 @@ static mn_status evaluate_applied(mn__jinja_run *run, scope *names, const node *
 {
     value input;
     mn__jinja_arguments arguments;
-    bool holds;
+    bool holds = false;
     mn_status status = evaluate(run, names, n->a, &input);
     if (!status)
         status = evaluate_arguments(run, names, n->items, &arguments);

@@ -160,6 +160,7 @@ mn_status mn__jinja_test(mn__jinja_run *run, const char *name, value self,
                          const mn__jinja_arguments *arguments, bool *out)
 {
     const mn__jinja_builtin *found = mn__jinja_find(tests, name);
+    *out = false;
     if (!found)
         return mn__jinja_fail(run, MN_ERROR_UNSUPPORTED, "the test '%s' is not supported", name);
     value result = mn__jinja_bool(false);
