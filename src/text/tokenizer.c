@@ -9,11 +9,8 @@
 #include "text/tokenizer_types.h"
 
 const mn__tokenizer_type *const mn__tokenizer_types[] = {
-    &mn__tokenizer_type_bytes,
-    &mn__tokenizer_type_characters,
-    &mn__tokenizer_type_words,
-    &mn__tokenizer_type_sentencepiece,
-    NULL,
+    &mn__tokenizer_type_bytes,         &mn__tokenizer_type_characters,  &mn__tokenizer_type_words,
+    &mn__tokenizer_type_sentencepiece, &mn__tokenizer_type_huggingface, NULL,
 };
 
 static mn_status fail_memory(mn_error *error)
@@ -27,7 +24,8 @@ mn_status mn__tokenizer_type_find(const mn__tokenizer_type **type, const char *n
     for (int i = 0; (*type = mn__tokenizer_types[i]); i++)
         if (strcmp((*type)->name, name) == 0)
             return MN_OK;
-    return mn__fail(error, MN_ERROR_OPTION, "use bytes, characters, words or sentencepiece",
+    return mn__fail(error, MN_ERROR_OPTION,
+                    "use bytes, characters, words, sentencepiece or huggingface",
                     "no kind of tokenizer is named \"%s\"", name);
 }
 
@@ -158,6 +156,9 @@ void mn__tokenizer_free(mn__tokenizer *tokenizer)
     mn__string_free(&tokenizer->payload);
     mn__string_free(&tokenizer->pieces);
     mn__free(tokenizer->piece_begins);
+    mn__ids_free(&tokenizer->before);
+    mn__ids_free(&tokenizer->after);
+    mn__free(tokenizer->special);
     mn__free(tokenizer);
 }
 

@@ -9,6 +9,7 @@
  *   characters     the code points counted over a corpus
  *   words          WikiText's words, <eos> at each line's end, <unk>
  *   sentencepiece  a .model file, published or trained here
+ *   huggingface    a tokenizer.json as the `tokenizers` package has it
  */
 #ifndef MN__TEXT_TOKENIZER_H
 #define MN__TEXT_TOKENIZER_H
@@ -31,6 +32,9 @@ typedef struct mn__tokenizer {
     bool lossless;             /* decode(encode(x)) = x for valid UTF-8 */
     bool any_bytes;            /* ... and for any bytes whatever */
     bool strip_first_space;    /* of a decoded text: SentencePiece's dummy prefix */
+    mn__ids before, after;     /* special ids that a model wants around a text; encoding
+                                * leaves them out */
+    bool *special;             /* [V] ids that are no text of a document; NULL: none */
     mn__hash_text fingerprint; /* of kind and payload */
     mn__string payload;
     mn__string pieces;     /* every id's bytes, joined */
@@ -61,8 +65,9 @@ mn_status mn__tokenizer_decode(const mn__tokenizer *tokenizer, const int32_t *id
 const char *mn__tokenizer_piece(const mn__tokenizer *tokenizer, int32_t id, int64_t *bytes);
 
 /* Encodes one document that comes in pieces; memory stays bounded for every
- * kind but SentencePiece models that are not lossless (they normalise white
- * space over the whole document). */
+ * kind but those that normalise the whole document: SentencePiece models that
+ * are not lossless, and tokenizer.json files with a normalizer or an unusual
+ * pre-tokenizer. */
 typedef struct mn__encoder {
     const mn__tokenizer *tokenizer;
     mn__string waiting; /* what could not be encoded yet */
@@ -78,8 +83,9 @@ void mn__encoder_free(mn__encoder *encoder);
 /* ---- Making, saving, loading ---------------------------------------------- */
 
 mn_status mn__tokenizer_bytes(mn__tokenizer **tokenizer, mn_error *error);
-/* From a folder with tokenizer.json (a run, a data set), a .model file, or the
- * word `bytes`. A payload that differs from its fingerprint is MN_ERROR_FORMAT. */
+/* From a folder with tokenizer.json (a run, a data set, a model of Hugging Face),
+ * a .json or .model file, or the word `bytes`. A payload that differs from its
+ * fingerprint is MN_ERROR_FORMAT. */
 mn_status mn__tokenizer_load(mn__tokenizer **tokenizer, const char *path, mn_error *error);
 /* Writes tokenizer.json and the payload's file into a folder. */
 mn_status mn__tokenizer_save(const mn__tokenizer *tokenizer, const char *folder, mn_error *error);

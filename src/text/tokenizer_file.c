@@ -1,5 +1,6 @@
-/* Tokenizers on disk: tokenizer.json names the kind and the fingerprint of the
- * payload, a file of its own beside it. Of a .model file alone, SentencePiece. */
+/* Tokenizers on disk: our tokenizer.json names the kind and the fingerprint of the
+ * payload, a file of its own beside it. One of Hugging Face is a payload itself;
+ * a .model file alone is SentencePiece's. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +9,7 @@
 #include "base/memory.h"
 #include "text/tokenizer_types.h"
 
-enum { JSON_LIMIT = 1 << 16 };
+enum { JSON_LIMIT = 1 << 16, FILE_LIMIT = 1 << 30 };
 
 static mn_status fail_memory(const char *path, mn_error *error)
 {
@@ -64,6 +65,12 @@ static mn_status load_payload(mn__tokenizer **tokenizer, const char *kind, const
     return status;
 }
 
+/* Whether a tokenizer.json is ours. */
+static bool is_described(const char *text, int64_t bytes)
+{
+    return bytes <= JSON_LIMIT && memmem(text, (size_t)bytes, "\"mneme_tokenizer\"", 17);
+}
+
 static mn_status load_kind(mn__tokenizer **tokenizer, const char *folder, const char *kind,
                            const char *fingerprint, mn_error *error)
 {
@@ -106,19 +113,47 @@ static mn_status load_described(mn__tokenizer **tokenizer, const char *folder, c
     return status;
 }
 
+/* A file of any kind; its beginning tells which. */
+static mn_status load_file(mn__tokenizer **tokenizer, const char *folder, const char *path,
+                           mn_error *error)
+{
+    char *text = NULL;
+    int64_t bytes;
+    mn_status status = mn__file_read(path, FILE_LIMIT, &text, &bytes, error);
+    if (status)
+        return status;
+    int64_t first = (int64_t)strspn(text, " \t\r\n");
+    const char *kind = first < bytes && text[first] == '{' ? "huggingface" : "sentencepiece";
+    if (is_described(text, bytes)) {
+        status = load_described(tokenizer, folder, path, text, bytes, error);
+    } else {
+        status = mn__tokenizer_of_payload(tokenizer, kind, text, bytes, NULL, error);
+        if (status)
+            mn__error_prefix(error, "%s", path);
+    }
+    mn__free(text);
+    return status;
+}
+
 static mn_status load_folder(mn__tokenizer **tokenizer, const char *folder, mn_error *error)
 {
     mn__string path = {0};
-    char *text = NULL;
-    int64_t bytes;
     mn__string_printf(&path, "%s/tokenizer.json", folder);
-    if (path.failed)
-        return fail_memory(folder, error);
-    mn_status status = mn__file_read(path.text, JSON_LIMIT, &text, &bytes, error);
-    if (!status)
-        status = load_described(tokenizer, folder, path.text, text, bytes, error);
-    mn__free(text);
+    mn_status status =
+        path.failed ? fail_memory(folder, error) : load_file(tokenizer, folder, path.text, error);
     mn__string_free(&path);
+    return status;
+}
+
+/* The folder that a file lies in. */
+static mn_status load_beside(mn__tokenizer **tokenizer, const char *path, mn_error *error)
+{
+    const char *slash = strrchr(path, '/');
+    mn__string folder = {0};
+    mn__string_add(&folder, slash ? path : ".", slash ? slash - path + 1 : 1);
+    mn_status status =
+        folder.failed ? fail_memory(path, error) : load_file(tokenizer, folder.text, path, error);
+    mn__string_free(&folder);
     return status;
 }
 
@@ -127,7 +162,6 @@ mn_status mn__tokenizer_load(mn__tokenizer **tokenizer, const char *path, mn_err
     *tokenizer = NULL;
     if (strcmp(path, "bytes") == 0)
         return mn__tokenizer_bytes(tokenizer, error);
-    if (mn__file_is_folder(path))
-        return load_folder(tokenizer, path, error);
-    return load_payload(tokenizer, "sentencepiece", path, NULL, error);
+    return mn__file_is_folder(path) ? load_folder(tokenizer, path, error)
+                                    : load_beside(tokenizer, path, error);
 }

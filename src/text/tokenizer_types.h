@@ -8,6 +8,7 @@ extern const mn__tokenizer_type mn__tokenizer_type_bytes;
 extern const mn__tokenizer_type mn__tokenizer_type_characters;
 extern const mn__tokenizer_type mn__tokenizer_type_words;
 extern const mn__tokenizer_type mn__tokenizer_type_sentencepiece;
+extern const mn__tokenizer_type mn__tokenizer_type_huggingface;
 
 /* MN_ERROR_OPTION where there is none. */
 mn_status mn__tokenizer_type_find(const mn__tokenizer_type **type, const char *name,
