@@ -1,12 +1,13 @@
 /* Tokenizers on disk: our tokenizer.json names the kind and the fingerprint of the
  * payload, a file of its own beside it. One of Hugging Face is a payload itself;
- * a .model file alone is SentencePiece's. */
+ * a .model file is SentencePiece's or tiktoken's, as it begins. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "text/import.h"
 #include "text/tokenizer_types.h"
 
 enum { JSON_LIMIT = 1 << 16, FILE_LIMIT = 1 << 30 };
@@ -113,34 +114,149 @@ static mn_status load_described(mn__tokenizer **tokenizer, const char *folder, c
     return status;
 }
 
-/* A file of any kind; its beginning tells which. */
+/* ---- Files of others ------------------------------------------------------------ */
+
+static bool ends(const char *text, const char *end)
+{
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+/* A file of the folder; *text is NULL where there is none. */
+static mn_status read_beside(const char *folder, const char *name, char **text, int64_t *bytes,
+                             mn_error *error)
+{
+    mn__string path = {0};
+    mn__string_printf(&path, "%s/%s", folder, name);
+    *text = NULL;
+    *bytes = 0;
+    mn_status status = MN_OK;
+    if (path.failed)
+        status = fail_memory(folder, error);
+    else if (mn__file_exists(path.text))
+        status = mn__file_read(path.text, FILE_LIMIT, text, bytes, error);
+    mn__string_free(&path);
+    return status;
+}
+
+static mn_status read_tiktoken(const char *folder, const char *text, int64_t bytes,
+                               mn__string *json, mn_error *error)
+{
+    char *config;
+    int64_t config_bytes;
+    mn_status status = read_beside(folder, "tokenizer_config.json", &config, &config_bytes, error);
+    if (!status)
+        status = mn__import_tiktoken(text, bytes, NULL, config, config_bytes, json, error);
+    mn__free(config);
+    return status;
+}
+
+static mn_status read_pair(const char *folder, const char *merges_name, const char *text,
+                           int64_t bytes, mn__string *json, mn_error *error)
+{
+    char *merges;
+    int64_t merges_bytes;
+    mn_status status = read_beside(folder, merges_name, &merges, &merges_bytes, error);
+    if (!status && !merges)
+        status = mn__fail(error, MN_ERROR_IO, NULL, "the merges, %s/%s, are missing", folder,
+                          merges_name);
+    if (!status)
+        status = mn__import_gpt2(text, bytes, merges, merges_bytes, json, error);
+    mn__free(merges);
+    return status;
+}
+
+static mn_status load_gguf(mn__tokenizer **tokenizer, const char *path, mn_error *error)
+{
+    mn__gguf *file;
+    mn__string json = {0};
+    mn_status status = mn__gguf_open(&file, path, error);
+    if (status)
+        return status;
+    status = mn__import_gguf(file, &json, error);
+    mn__gguf_close(file);
+    if (!status)
+        status =
+            mn__tokenizer_of_payload(tokenizer, "huggingface", json.text, json.bytes, NULL, error);
+    if (status)
+        mn__error_prefix(error, "%s", path);
+    mn__string_free(&json);
+    return status;
+}
+
+/* What the file's name and its beginning tell. */
+static mn_status load_text(mn__tokenizer **tokenizer, const char *folder, const char *path,
+                           const char *text, int64_t bytes, mn_error *error)
+{
+    mn__string json = {0};
+    bool object = text[strspn(text, " \t\r\n")] == '{', imported = true;
+    mn_status status = MN_OK;
+    if (object && ends(path, "encoder.json"))
+        status = read_pair(folder, "vocab.bpe", text, bytes, &json, error);
+    else if (object && ends(path, "vocab.json"))
+        status = read_pair(folder, "merges.txt", text, bytes, &json, error);
+    else if (mn__import_is_tiktoken(text, bytes))
+        status = read_tiktoken(folder, text, bytes, &json, error);
+    else
+        imported = false;
+    if (!status)
+        status = mn__tokenizer_of_payload(
+            tokenizer, object || imported ? "huggingface" : "sentencepiece",
+            imported ? json.text : text, imported ? json.bytes : bytes, NULL, error);
+    if (status)
+        mn__error_prefix(error, "%s", path);
+    mn__string_free(&json);
+    return status;
+}
+
 static mn_status load_file(mn__tokenizer **tokenizer, const char *folder, const char *path,
                            mn_error *error)
 {
     char *text = NULL;
     int64_t bytes;
+    if (ends(path, ".gguf"))
+        return load_gguf(tokenizer, path, error);
     mn_status status = mn__file_read(path, FILE_LIMIT, &text, &bytes, error);
-    if (status)
-        return status;
-    int64_t first = (int64_t)strspn(text, " \t\r\n");
-    const char *kind = first < bytes && text[first] == '{' ? "huggingface" : "sentencepiece";
-    if (is_described(text, bytes)) {
-        status = load_described(tokenizer, folder, path, text, bytes, error);
-    } else {
-        status = mn__tokenizer_of_payload(tokenizer, kind, text, bytes, NULL, error);
-        if (status)
-            mn__error_prefix(error, "%s", path);
-    }
+    if (!status)
+        status = is_described(text, bytes)
+                     ? load_described(tokenizer, folder, path, text, bytes, error)
+                     : load_text(tokenizer, folder, path, text, bytes, error);
     mn__free(text);
     return status;
+}
+
+/* The file of a folder that holds its tokenizer: by its name, in this order, or a rank file. */
+static mn_status find_in_folder(const char *folder, mn__string *path, mn_error *error)
+{
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "spiece.model",
+                                        "encoder.json", "vocab.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        mn__string_clear(path);
+        mn__string_printf(path, "%s/%s", folder, names[i]);
+        if (path->failed)
+            return fail_memory(folder, error);
+        if (mn__file_exists(path->text))
+            return MN_OK;
+    }
+    char **found;
+    int64_t count, which = -1;
+    mn_status status = mn__file_list(folder, &found, &count, error);
+    if (status)
+        return status;
+    for (int64_t i = 0; i < count && which < 0; i++)
+        which = ends(found[i], ".tiktoken") ? i : -1;
+    mn__string_clear(path);
+    mn__string_printf(path, "%s/%s", folder, which < 0 ? "tokenizer.json" : found[which]);
+    mn__free(found);
+    return path->failed ? fail_memory(folder, error) : MN_OK;
 }
 
 static mn_status load_folder(mn__tokenizer **tokenizer, const char *folder, mn_error *error)
 {
     mn__string path = {0};
-    mn__string_printf(&path, "%s/tokenizer.json", folder);
-    mn_status status =
-        path.failed ? fail_memory(folder, error) : load_file(tokenizer, folder, path.text, error);
+    mn_status status = find_in_folder(folder, &path, error);
+    if (!status)
+        status = load_file(tokenizer, folder, path.text, error);
     mn__string_free(&path);
     return status;
 }

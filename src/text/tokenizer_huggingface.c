@@ -386,9 +386,15 @@ static void find_properties(parsing *p)
         strips |= own->raw.list[i].lstrip || own->raw.list[i].rstrip;
     for (int64_t i = 0; i < own->normal.count; i++)
         strips |= own->normal.list[i].lstrip || own->normal.list[i].rstrip;
-    tokenizer->lossless = tokenizer->any_bytes =
-        on_bytes && own->has_bytes && !strips && own->normalizer.count == 0 &&
-        !own->pretokenizer.adds_space && !own->pretokenizer.loses && !tokenizer->strip_first_space;
+    bool keeps = on_bytes && !strips && own->normalizer.count == 0 &&
+                 !own->pretokenizer.adds_space && !own->pretokenizer.loses &&
+                 !tokenizer->strip_first_space;
+    tokenizer->any_bytes = tokenizer->lossless = keeps;
+    for (int i = 0; i < 256; i++) {
+        bool in_text = i != 0xC0 && i != 0xC1 && i < 0xF5; /* of UTF-8 */
+        tokenizer->any_bytes &= own->byte_ids[i] >= 0;
+        tokenizer->lossless &= own->byte_ids[i] >= 0 || !in_text;
+    }
     tokenizer->unknown = cutter->is_unigram ? cutter->unigram.unknown : cutter->bpe.unknown;
 }
 
@@ -411,8 +417,11 @@ static mn_status find_start(parsing *p, mn_error *error)
     tokenizer->start = -1;
     if (tokenizer->before.count > 0)
         tokenizer->start = tokenizer->before.id[0];
-    for (int i = 0; names[i] && tokenizer->start < 0; i++)
-        tokenizer->start = mn__cutter_find(&p->own->cutter, names[i]);
+    for (int i = 0; names[i] && tokenizer->start < 0; i++) {
+        int32_t id = mn__cutter_find(&p->own->cutter, names[i]);
+        if (id >= 0 && (p->added[id] || strlen(names[i]) < 3)) /* no "</s>" of source code */
+            tokenizer->start = id;
+    }
     tokenizer->start = tokenizer->start < 0 ? 0 : tokenizer->start;
     return status;
 }

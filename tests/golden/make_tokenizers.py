@@ -3,16 +3,23 @@ what the package makes of odd texts: tests/golden/tokenizers/<name>.json, read b
 tests/golden/test_tokenizers.c. Each holds {"tokenizer": the file, "vectors": [[text, ids, decoded]],
 "around": [ids before, ids after]}; decoded is null where invalid UTF-8 was mended on the way.
 
-    python tests/golden/make_tokenizers.py [FOLDER]     # tokenizers, sentencepiece, protobuf
+Vocabularies in other files lie in tests/golden/vocabularies, the vectors beside them in
+<name>.json: of tiktoken for bytes.ranks, of SentencePiece for its scores in llama.gguf.
+
+    python tests/golden/make_tokenizers.py  # tokenizers, sentencepiece, protobuf, tiktoken, gguf
 """
+import base64
 import io
 import json
 import os
 import random
 import sys
 import tempfile
+import unicodedata
 
+import gguf
 import sentencepiece
+import tiktoken
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers,
                         processors, trainers)
@@ -242,11 +249,89 @@ def unigram(folder):
         write(name, tokenizer, folder)
 
 
+def store(folder, name, vectors):
+    with open(os.path.join(folder, name + ".json"), "w", encoding="utf-8") as file:
+        json.dump(vectors, file, ensure_ascii=True, separators=(",", ":"))
+        file.write("\n")
+
+
+def alphabet_bytes():
+    """GPT-2's alphabet: character to byte."""
+    itself = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in itself]
+    return {chr(b): b for b in itself} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def ranks(folder):
+    tokenizer = train_bytes(split(LLAMA3), vocab=360)
+    to_byte = alphabet_bytes()
+    tokens = [bytes(to_byte[c] for c in tokenizer.id_to_token(i)) for i in range(360)]
+    tokens = sorted(tokens[:256]) + tokens[256:]
+    with open(os.path.join(folder, "bytes.ranks"), "wb") as file:
+        for rank, token in enumerate(tokens):
+            file.write(base64.b64encode(token) + b" %d\n" % rank)
+    for name, regex in (("llama3", LLAMA3), ("qwen", QWEN2), ("glm4", LLAMA3)):
+        reference = tiktoken.Encoding(name, pat_str=regex, special_tokens={}, mergeable_ranks={
+            token: rank for rank, token in enumerate(tokens)})
+        vectors = []
+        for text in texts(40, []):
+            normal = unicodedata.normalize("NFC", text) if name == "qwen" else text
+            vectors.append([text, reference.encode_ordinary(normal)])
+        store(folder, name, vectors)
+
+
+def write_gguf(path, model, tokens, types, scores=None, merges=None, pre=None):
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model(model)
+    if pre:
+        writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    if scores:
+        writer.add_token_scores(scores)
+    if merges:
+        writer.add_token_merges(merges)
+    writer.add_bos_token_id(1)
+    writer.add_unk_token_id(0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def gguf_llama(folder):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(PROSE[:6]), model_writer=model, vocab_size=400, model_type="bpe",
+        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
+        character_coverage=1.0, minloglevel=2)
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model.getvalue())
+    reference = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    write_gguf(os.path.join(folder, "llama.gguf"), "llama", [p.piece for p in proto.pieces],
+               [p.type for p in proto.pieces], scores=[p.score for p in proto.pieces])
+    store(folder, "llama", [[text, reference.encode(text)] for text in texts(40, [])])
+
+
+def gguf_qwen(folder):
+    tokenizer = train_bytes(split(QWEN2), normalizers.NFC(), vocab=300)
+    data = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(data["vocab"], key=data["vocab"].get) + ["<|im_end|>"]
+    write_gguf(os.path.join(folder, "qwen2.gguf"), "gpt2", tokens, [1] * 300 + [3], pre="qwen2",
+               merges=[" ".join(m) for m in data["merges"]])
+    tokenizer.add_special_tokens(["<|im_end|>"])
+    store(folder, "qwen2", [[text, tokenizer.encode(text).ids]
+                            for text in texts(30, ["<|im_end|>"])])
+
+
 def main():
-    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, "tokenizers")
+    folder = os.path.join(HERE, "tokenizers")
+    other = os.path.join(HERE, "vocabularies")
     os.makedirs(folder, exist_ok=True)
+    os.makedirs(other, exist_ok=True)
     for make in (gpt2, llama3, qwen2, other_regex, falcon, behaviors, llama2, forms, unigram):
         make(folder)
+    for make in (ranks, gguf_llama, gguf_qwen):
+        make(other)
 
 
 main()

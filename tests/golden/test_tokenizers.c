@@ -1,6 +1,6 @@
 /* tokenizer.json files of every layout against what the `tokenizers` package made of odd texts
  * (make_tokenizers.py): ids, decoded text, the ids around a text, and the same from a text in
- * pieces. */
+ * pieces. Vocabularies of other files against tiktoken and SentencePiece. */
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,9 +13,13 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "support/folder.h"
+#include "text/import.h"
 #include "text/tokenizer_types.h"
 
 static const char folder[] = MNEME_SOURCE_DIR "/tests/golden/tokenizers";
+static const char vocabularies[] = MNEME_SOURCE_DIR "/tests/golden/vocabularies";
+static const char ranks[] = MNEME_SOURCE_DIR "/tests/golden/vocabularies/bytes.ranks";
 
 static mn__tokenizer *make(const json_t *file, const char *name)
 {
@@ -96,6 +100,167 @@ static void check_file(const char *name)
     mn__string_free(&path);
 }
 
+/* ---- Other files ------------------------------------------------------------------------------
+ */
+
+static json_t *read_vectors(const char *name)
+{
+    mn__string path = {0};
+    mn__string_printf(&path, "%s/%s.json", vocabularies, name);
+    json_t *vectors = json_load_file(path.text, 0, NULL);
+    assert_true(json_array_size(vectors) > 20);
+    mn__string_free(&path);
+    return vectors;
+}
+
+static void check_vectors(const char *name, const mn__tokenizer *tokenizer)
+{
+    json_t *vectors = read_vectors(name), *vector;
+    size_t i;
+    json_array_foreach(vectors, i, vector) check_vector(name, tokenizer, vector);
+    json_decref(vectors);
+}
+
+static mn__tokenizer *make_of_ranks(const char *family, const char *config)
+{
+    char *text;
+    int64_t bytes;
+    mn__string json = {0};
+    mn__tokenizer *tokenizer;
+    mn_error error;
+    assert_int_equal(mn__file_read(ranks, 0, &text, &bytes, &error), MN_OK);
+    if (mn__import_tiktoken(text, bytes, family, config, config ? (int64_t)strlen(config) : 0,
+                            &json, &error) ||
+        mn__tokenizer_of_payload(&tokenizer, "huggingface", json.text, json.bytes, NULL, &error))
+        fail_msg("%s: %s", family, error.message);
+    mn__string_free(&json);
+    mn__free(text);
+    return tokenizer;
+}
+
+static void expect_one(const mn__tokenizer *tokenizer, const char *text, int32_t id)
+{
+    mn__ids ids = {0};
+    assert_int_equal(mn__tokenizer_encode(tokenizer, text, (int64_t)strlen(text), &ids, NULL),
+                     MN_OK);
+    assert_int_equal(ids.count, 1);
+    assert_int_equal(ids.id[0], id);
+    assert_true(tokenizer->special[id]);
+    mn__ids_free(&ids);
+}
+
+static void rank_files_equal_tiktoken(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *family, *last;
+        int64_t vocab, before[2];
+    } families[] = {{"llama3", "<|reserved_special_token_250|>", 360 + 256, {360, -1}},
+                    {"qwen", "<|extra_204|>", 360 + 208, {-1, -1}},
+                    {"glm4", "<|observation|>", 360 + 10, {362, 364}}};
+    for (int i = 0; i < 3; i++) {
+        mn__tokenizer *tokenizer = make_of_ranks(families[i].family, NULL);
+        assert_int_equal(tokenizer->vocab, families[i].vocab);
+        for (int64_t k = 0; k < tokenizer->before.count; k++)
+            assert_int_equal(tokenizer->before.id[k], families[i].before[k]);
+        assert_int_equal(tokenizer->before.count,
+                         (families[i].before[0] >= 0) + (families[i].before[1] >= 0));
+        expect_one(tokenizer, families[i].last, (int32_t)families[i].vocab - 1);
+        check_vectors(families[i].family, tokenizer);
+        mn__tokenizer_free(tokenizer);
+    }
+    mn__tokenizer *tokenizer = make_of_ranks(
+        "qwen", "{\"added_tokens_decoder\": {\"361\": {\"content\": \"<b>\", \"special\": true}}}");
+    assert_int_equal(tokenizer->vocab, 362);
+    expect_one(tokenizer, "<b>", 361);
+    mn__tokenizer_free(tokenizer);
+}
+
+static void rank_files_of_no_known_size_are_refused(void **state)
+{
+    (void)state;
+    mn__tokenizer *tokenizer;
+    mn_error error;
+    assert_int_equal(mn__tokenizer_load(&tokenizer, ranks, &error), MN_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "360 tokens"));
+    static const char *const bad[] = {"IQ== 0\nIg= 1\n", "IQ== 0\nIg== 2\n", "IQ== 0\nIg==\n",
+                                      "IQ== 0\nIg== 99999999999\n"};
+    for (int i = 0; i < 4; i++) {
+        mn__string json = {0};
+        assert_true(mn__import_is_tiktoken(bad[i], (int64_t)strlen(bad[i])));
+        assert_int_equal(
+            mn__import_tiktoken(bad[i], (int64_t)strlen(bad[i]), "qwen", NULL, 0, &json, &error),
+            MN_ERROR_FORMAT);
+        assert_non_null(strstr(error.message, "line 2"));
+        mn__string_free(&json);
+    }
+}
+
+static void gguf_equals_sentencepiece_and_the_tokenizer_it_was_made_of(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama", "qwen2"};
+    for (int i = 0; i < 2; i++) {
+        mn__string path = {0};
+        mn__tokenizer *tokenizer;
+        mn_error error;
+        mn__string_printf(&path, "%s/%s.gguf", vocabularies, names[i]);
+        if (mn__tokenizer_load(&tokenizer, path.text, &error))
+            fail_msg("%s", error.message);
+        check_vectors(names[i], tokenizer);
+        assert_int_equal(tokenizer->before.count, i == 0); /* as llama.cpp has it by default */
+        mn__tokenizer_free(tokenizer);
+        mn__string_free(&path);
+    }
+}
+
+/* The fixture's vocabulary as GPT-2 published its own. */
+static void write_pair(const char *to, const json_t *tokenizer)
+{
+    json_t *model = json_object_get(tokenizer, "model"), *merge;
+    mn__string merges = {0};
+    size_t i;
+    mn__string_puts(&merges, "#version: 0.2\n");
+    json_array_foreach(json_object_get(model, "merges"), i, merge)
+        mn__string_printf(&merges, "%s %s\n", json_string_value(json_array_get(merge, 0)),
+                          json_string_value(json_array_get(merge, 1)));
+    char *encoder = json_dumps(json_object_get(model, "vocab"), JSON_COMPACT);
+    folder_write(folder_path(to, "encoder.json"), encoder, -1);
+    folder_write(folder_path(to, "vocab.bpe"), merges.text, merges.bytes);
+    free(encoder);
+    mn__string_free(&merges);
+}
+
+static void gpt2s_pair_of_files_is_the_same(void **state)
+{
+    json_t *root = json_load_file(MNEME_SOURCE_DIR "/tests/golden/tokenizers/gpt2.json", 0, NULL);
+    json_t *file = json_object_get(root, "tokenizer"), *vector;
+    mn__tokenizer *pair, *whole;
+    mn_error error;
+    size_t i;
+    json_array_clear(json_object_get(file, "added_tokens"));
+    write_pair(*state, file);
+    if (mn__tokenizer_load(&pair, *state, &error))
+        fail_msg("%s", error.message);
+    whole = make(file, "gpt2");
+    assert_int_equal(pair->vocab, whole->vocab);
+    json_array_foreach(json_object_get(root, "vectors"), i, vector)
+    {
+        const char *text = json_string_value(json_array_get(vector, 0));
+        mn__ids a = {0}, b = {0};
+        assert_int_equal(mn__tokenizer_encode(pair, text, (int64_t)strlen(text), &a, NULL), MN_OK);
+        assert_int_equal(mn__tokenizer_encode(whole, text, (int64_t)strlen(text), &b, NULL), MN_OK);
+        assert_int_equal(a.count, b.count);
+        if (a.count)
+            assert_memory_equal(a.id, b.id, (size_t)a.count * sizeof *a.id);
+        mn__ids_free(&a);
+        mn__ids_free(&b);
+    }
+    mn__tokenizer_free(pair);
+    mn__tokenizer_free(whole);
+    json_decref(root);
+}
+
 static void every_layout_equals_the_reference(void **state)
 {
     (void)state;
@@ -112,6 +277,12 @@ static void every_layout_equals_the_reference(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_layout_equals_the_reference)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_layout_equals_the_reference),
+        cmocka_unit_test(rank_files_equal_tiktoken),
+        cmocka_unit_test(rank_files_of_no_known_size_are_refused),
+        cmocka_unit_test(gguf_equals_sentencepiece_and_the_tokenizer_it_was_made_of),
+        cmocka_unit_test(gpt2s_pair_of_files_is_the_same),
+    };
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -1,0 +1,39 @@
+/* Vocabularies of other files, rewritten as a tokenizer.json (which a run then keeps): tiktoken's
+ * rank files, GPT-2's encoder.json and vocab.bpe, those inside GGUF. */
+#ifndef MN__TEXT_IMPORT_H
+#define MN__TEXT_IMPORT_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "base/gguf.h"
+#include "base/string.h"
+
+/* Whether text begins as a rank file does: base64, a space, a number. */
+bool mn__import_is_tiktoken(const char *text, int64_t bytes);
+/* family: "llama3", "qwen" or "glm4", which decides expression and special tokens; NULL: told by
+ * the number of ranks. config: of a tokenizer_config.json beside it, whose added_tokens_decoder
+ * then gives the special tokens; NULL: none. */
+mn_status mn__import_tiktoken(const char *text, int64_t bytes, const char *family,
+                              const char *config, int64_t config_bytes, mn__string *json,
+                              mn_error *error);
+/* encoder: token to id; merges: "#version", then "left right" a line. */
+mn_status mn__import_gpt2(const char *encoder, int64_t encoder_bytes, const char *merges,
+                          int64_t merges_bytes, mn__string *json, mn_error *error);
+/* tokenizer.ggml.model "gpt2" with the expressions of tokenizer.ggml.pre that import_gguf.c lists,
+ * or "llama" with scores. MN_ERROR_UNSUPPORTED names another. */
+mn_status mn__import_gguf(mn__gguf *file, mn__string *json, mn_error *error);
+
+/* ---- Shared by the importers --------------------------------------------------------------------
+ */
+
+/* Appends {"id": ..., "content": ..., ...}, after a comma where the string does not end in '['. */
+void mn__import_added(mn__string *json, int64_t id, const char *content, int64_t bytes,
+                      bool special);
+/* Appends the members pre_tokenizer and decoder of a byte-level vocabulary, each with a comma
+ * behind it, for one of GPT-2's, Llama 3's and Qwen 2's expressions. */
+void mn__import_byte_level(mn__string *json, const char *regex);
+/* Appends the member post_processor that puts ids before a text, with a comma; none for count 0. */
+void mn__import_before(mn__string *json, const int64_t *ids, int count);
+
+#endif
