@@ -85,10 +85,13 @@ static mn_status add_token(mn__cutter *cutter, const char *file, const char *tex
                            mn__string *seen, mn_error *error)
 {
     mn_status status = mn__cutter_set(cutter, file, id, text, error);
-    if (status || !seen_text(&cutter->bpe, text, seen) || seen->bytes == 0)
+    if (status)
         return status;
+    bool known = seen_text(&cutter->bpe, text, seen);
     if (seen->failed)
         return fail_memory(error);
+    if (!known || seen->bytes == 0)
+        return MN_OK;
     status = mn__bpe_add_token(&cutter->bpe, seen->text, seen->bytes, (int32_t)id, error);
     if (status)
         mn__error_prefix(error, "%s", file);
