@@ -78,6 +78,9 @@ struct mn__attention {
     int64_t C, H, G, D; /* width, heads, key-value heads, head width */
     int64_t segment;    /* tokens of a training segment */
     bool bias;          /* projections have one */
+    bool out_bias;      /* so has that of the output */
+    bool head_norm;     /* queries and keys are normalised, head by head */
+    float head_epsilon; /* in that norm */
     bool pre_norm;      /* the type normalises its input (and what it remembers) */
     mn__norm norm;      /* its sublayer's; else the block normalises the sum */
     float dropout;
@@ -86,9 +89,10 @@ struct mn__attention {
     /* The model's first attention of the same type, which holds what they share;
      * itself for that one. */
     const mn__attention *first;
-    mn__linear query, key_value; /* [H D, C]; [2 G D, C]: keys, then values */
-    mn__linear out;              /* [C, H D] */
-    void *own;                   /* further parameters of the type */
+    mn__linear query, key_value;   /* [H D, C]; [2 G D, C]: keys, then values */
+    mn__linear out;                /* [C, H D] */
+    mn__norm query_norm, key_norm; /* RMS over D, where head_norm */
+    void *own;                     /* further parameters of the type */
 };
 
 struct mn__attention_type {
@@ -98,6 +102,7 @@ struct mn__attention_type {
     const mn__option *options;
     int64_t options_bytes;
     const char *auxiliary; /* the name of its auxiliary loss; NULL: it has none */
+    bool head_norm;        /* it takes the model's head_norm */
     /* Whether an output depends on a later input in the form that the options
      * choose; NULL: never, the type is strictly causal. */
     bool (*looks_ahead)(const mn__attention *layer);
@@ -143,13 +148,13 @@ const mn__attention_type *mn__attention_find(const char *name);
 
 /* ---- Shared by types (attention/shared.c) ---------------------------------------- */
 
-/* Adds query, key_value and out. */
+/* Adds query, key_value and out; and query_norm and key_norm, where head_norm. */
 mn_status mn__attention_create(mn__attention *layer, mn__params *params, const char *prefix,
                                mn_error *error);
 /* The layer's input as its projections see it: normed if the layer's norm comes
  * first, in the compute type. */
 mn__var *mn__attention_input(const mn__attention *layer, mn__tape *tape, mn__var *x);
-/* h [B, T, C] to queries [B, T, H, D]. */
+/* h [B, T, C] to queries [B, T, H, D], with head_norm normalised; so are keys. */
 mn__var *mn__attention_queries(const mn__attention *layer, mn__tape *tape, mn__var *h);
 /* h [B, S, C] to keys and values [B, S, G, D], two views. False on failure. */
 bool mn__attention_keys_values(const mn__attention *layer, mn__tape *tape, mn__var *h,

@@ -206,6 +206,7 @@ const mn__attention_type mn__attention_full = {
     .help = "every token sees its whole document so far",
     .options = option_table,
     .options_bytes = sizeof(struct options),
+    .head_norm = true,
     .check = check,
     .create = create,
     .create_state = create_state,

@@ -13,6 +13,9 @@ mn_status mn__local_check(const mn__local_options *options, const mn__attention 
     if (options->t5 && layer->rope)
         return mn__fail(error, MN_ERROR_OPTION, "set model.positions: none",
                         "attention.t5 with rotary positions");
+    if (options->normalise && layer->head_norm)
+        return mn__fail(error, MN_ERROR_OPTION, "choose one of them",
+                        "attention.normalise with model.head_norm");
     if (options->t5 && options->far <= options->buckets / 2)
         return mn__fail(error, MN_ERROR_OPTION,
                         "half of the buckets hold one distance each: set a larger far, or "

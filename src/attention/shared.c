@@ -13,20 +13,25 @@ mn_status mn__attention_create(mn__attention *layer, mn__params *params, const c
         mn__linear *linear;
         const char *name;
         int64_t in, out;
+        bool bias;
     } parts[] = {
-        {&layer->query, "query", layer->C, layer->H * layer->D},
-        {&layer->key_value, "key_value", layer->C, 2 * layer->G * layer->D},
-        {&layer->out, "out", layer->H * layer->D, layer->C},
+        {&layer->query, "query", layer->C, layer->H * layer->D, layer->bias},
+        {&layer->key_value, "key_value", layer->C, 2 * layer->G * layer->D, layer->bias},
+        {&layer->out, "out", layer->H * layer->D, layer->C, layer->out_bias},
     };
-    for (int i = 0; i < 3; i++) {
-        char name[128];
+    char name[128];
+    mn_status status = MN_OK;
+    for (int i = 0; i < 3 && status == MN_OK; i++) {
         snprintf(name, sizeof name, "%s.%s", prefix, parts[i].name);
-        mn_status status = mn__linear_create(parts[i].linear, params, name, parts[i].in,
-                                             parts[i].out, layer->bias, layer->deviation, error);
-        if (status != MN_OK)
-            return status;
+        status = mn__linear_create(parts[i].linear, params, name, parts[i].in, parts[i].out,
+                                   parts[i].bias, layer->deviation, error);
     }
-    return MN_OK;
+    for (int i = 0; i < 2 && status == MN_OK && layer->head_norm; i++) {
+        snprintf(name, sizeof name, "%s.%s_norm", prefix, i ? "key" : "query");
+        status = mn__norm_create(i ? &layer->key_norm : &layer->query_norm, params, name,
+                                 MN__NORM_RMS, layer->D, layer->head_epsilon, error);
+    }
+    return status;
 }
 
 mn__var *mn__attention_input(const mn__attention *layer, mn__tape *tape, mn__var *x)
@@ -41,8 +46,9 @@ mn__var *mn__attention_queries(const mn__attention *layer, mn__tape *tape, mn__v
     mn__var *q = mn__linear_forward(&layer->query, tape, h, MN__LINEAR);
     if (!q)
         return NULL;
-    return mn__op_reshape(tape, q, 4,
-                          (int64_t[]){h->value.size[0], h->value.size[1], layer->H, layer->D});
+    q = mn__op_reshape(tape, q, 4,
+                       (int64_t[]){h->value.size[0], h->value.size[1], layer->H, layer->D});
+    return layer->head_norm ? mn__norm_forward(&layer->query_norm, tape, q, tape->compute) : q;
 }
 
 bool mn__attention_keys_values(const mn__attention *layer, mn__tape *tape, mn__var *h,
@@ -57,7 +63,10 @@ bool mn__attention_keys_values(const mn__attention *layer, mn__tape *tape, mn__v
         return false;
     *keys = part[0];
     *values = part[1];
-    return true;
+    if (layer->head_norm) /* of a copy: their norm runs over one matrix */
+        *keys = mn__norm_forward(&layer->key_norm, tape, mn__op_concat(tape, 2, part, 1),
+                                 tape->compute);
+    return *keys;
 }
 
 mn__var *mn__attention_out(const mn__attention *layer, mn__tape *tape, mn__var *heads)

@@ -81,6 +81,7 @@ const mn__attention_type mn__attention_window = {
     .help = "every token sees the last W tokens",
     .options = option_table,
     .options_bytes = sizeof(mn__local_options),
+    .head_norm = true,
     .check = check,
     .create = create,
     .create_state = create_state,

@@ -176,7 +176,10 @@ static mn_status create_attention(struct making *making, struct mn__sublayer *su
                                  .G = options->kv_heads,
                                  .D = options->head_width,
                                  .segment = decoder->segment,
-                                 .bias = options->attention_bias,
+                                 .bias = options->attention_bias != 0,
+                                 .out_bias = options->attention_bias == 1,
+                                 .head_norm = options->head_norm,
+                                 .head_epsilon = (float)options->norm_epsilon,
                                  .pre_norm = decoder->pre_norm,
                                  .norm = sublayer->norm,
                                  .dropout = (float)options->dropout,
@@ -191,6 +194,9 @@ static mn_status create_attention(struct making *making, struct mn__sublayer *su
         return mn__fail(error, MN_ERROR_OPTION, "set model.recompute: false",
                         "a block that adds the loss `%s` cannot be run again in backward",
                         attention->type->auxiliary);
+    if (options->head_norm && !attention->type->head_norm)
+        return mn__fail(error, MN_ERROR_OPTION, "set model.head_norm: false",
+                        "attention.type %s has no norm over its heads", attention->type->name);
     status = attention->type->check(attention, error);
     return status == MN_OK ? attention->type->create(attention, decoder->params, name, error)
                            : status;
@@ -219,6 +225,9 @@ static mn_status add_sublayer(struct making *making, const mn__yaml_node *node, 
         sublayer->norm = sublayer[-1].norm;
     mn_status status =
         joins ? MN_OK : mn__decoder_create_norm(decoder, &sublayer->norm, norm, error);
+    snprintf(norm, sizeof norm, "%s.after", name);
+    if (status == MN_OK && decoder->norms_after)
+        status = mn__decoder_create_norm(decoder, &sublayer->after, norm, error);
     if (status != MN_OK)
         return status;
     if (feed_forward)

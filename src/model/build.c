@@ -2,10 +2,9 @@
  * in blocks.c. */
 #include "model/build.h"
 
-#include <math.h>
-
 #include "base/memory.h"
 #include "nn/create.h"
+#include "nn/rope.h"
 
 #define TABLE mn__decoder_options
 const mn__option mn__decoder_option_table[] = {
@@ -16,13 +15,16 @@ const mn__option mn__decoder_option_table[] = {
     MN__INT(TABLE, head_width, "0", 0, 65536, "width of a head, D; 0: width / heads"),
     MN__INT(TABLE, hidden, "0", 0, 1e7, "feed-forward width, F; 0: 4 width"),
     MN__ENUM(TABLE, norm, "layer", "layer|rms", "kind of norm"),
-    MN__ENUM(TABLE, norm_place, "pre", "pre|post", "before a sublayer, or after its sum"),
-    MN__BOOL(TABLE, final_norm, "true", "a norm before the head (pre only)"),
+    MN__ENUM(TABLE, norm_place, "pre", "pre|post|both",
+             "before a sublayer, or after its sum; both: before it and after it"),
+    MN__BOOL(TABLE, final_norm, "true", "a norm before the head (not for post)"),
     MN__FLOAT(TABLE, norm_epsilon, "1e-5", 0, 1, "added to the variance"),
     MN__ENUM(TABLE, activation, "gelu", "relu|relu2|gelu|gelu_tanh|silu", "of the feed-forward"),
     MN__BOOL(TABLE, gated, "false", "gated feed-forward (SwiGLU: silu, GEGLU: gelu)"),
     MN__BOOL(TABLE, bias, "false", "linear layers have a bias"),
-    MN__BOOL(TABLE, attention_bias, "false", "so do attention's projections"),
+    MN__ENUM(TABLE, attention_bias, "false", "false|true|inputs",
+             "so do attention's projections; inputs: those of queries, keys and values"),
+    MN__BOOL(TABLE, head_norm, "false", "an RMS norm over each head of queries and of keys"),
     MN__BOOL(TABLE, head_bias, "false", "so does the head"),
     MN__BOOL(TABLE, tied, "true", "the head's weight is the embedding's"),
     MN__LIST(TABLE, cutoffs, "[]",
@@ -37,6 +39,23 @@ const mn__option mn__decoder_option_table[] = {
     MN__ENUM(TABLE, positions, "none", "none|learned|rope", "of tokens, where attention has none"),
     MN__INT(TABLE, max_positions, "1024", 1, 1e9, "learned positions"),
     MN__FLOAT(TABLE, rope_base, "10000", 1, 1e12, "of rotary frequencies"),
+    MN__INT(TABLE, rope_width, "0", 0, 65536, "elements of a head that turn; 0: all"),
+    MN__BOOL(TABLE, rope_interleaved, "false", "neighbours turn together, not halves of a head"),
+    MN__ENUM(TABLE, rope_scaling, "none", "none|linear|ntk|dynamic|llama3|yarn|longrope",
+             "stretches rotary positions over more tokens"),
+    MN__FLOAT(TABLE, rope_factor, "1", 1, 1e6, "by which they are stretched"),
+    MN__INT(TABLE, rope_original, "0", 0, 1e9, "tokens of the training before that"),
+    MN__INT(TABLE, rope_length, "0", 0, 1e9,
+            "tokens that are planned for (dynamic, longrope); 0: rope_original"),
+    MN__FLOAT(TABLE, rope_magnitude, "0", 0, 1e3,
+              "cos and sin are multiplied by it; 0: as the scaling has it"),
+    MN__FLOAT(TABLE, rope_fast, "32", 0, 1e9, "yarn: turns from which pairs stay as they are"),
+    MN__FLOAT(TABLE, rope_slow, "1", 0, 1e9, "yarn: turns up to which pairs are stretched fully"),
+    MN__BOOL(TABLE, rope_truncate, "true", "yarn: these bounds are whole pairs"),
+    MN__FLOAT(TABLE, rope_low, "1", 0, 1e9, "llama3: turns up to which pairs are stretched fully"),
+    MN__FLOAT(TABLE, rope_high, "4", 0, 1e9, "llama3: turns from which pairs stay as they are"),
+    MN__LIST(TABLE, rope_short, "[]", "longrope: a factor for each pair, up to rope_original"),
+    MN__LIST(TABLE, rope_long, "[]", "longrope: the same beyond it"),
     MN__FLOAT(TABLE, initial_deviation, "0.02", 0, 10, "of initial weights"),
     MN__FLOAT(TABLE, logit_scale, "1", 0, 1e6, "logits are multiplied by it"),
     MN__BOOL(TABLE, recompute, "false", "run blocks again in backward, to save memory"),
@@ -113,30 +132,84 @@ static mn_status read_options(mn__decoder *decoder, const mn__yaml_node *model, 
         return mn__fail(error, MN_ERROR_OPTION, "make heads a multiple of kv_heads",
                         "model.heads %lld is no multiple of model.kv_heads %lld",
                         (long long)options->heads, (long long)options->kv_heads);
-    if (options->positions == 2 && options->head_width % 2)
+    if (options->positions == 2 && !options->rope_width && options->head_width % 2)
         return mn__fail(error, MN_ERROR_OPTION, "choose an even head_width",
                         "rotary positions need an even head width, not %lld",
                         (long long)options->head_width);
+    if (options->rope_width > options->head_width)
+        return mn__fail(error, MN_ERROR_OPTION, "leave it out, to turn all of a head",
+                        "model.rope_width %lld is more than the head width %lld",
+                        (long long)options->rope_width, (long long)options->head_width);
+    if (options->positions != 2 && options->rope_scaling)
+        return mn__fail(error, MN_ERROR_OPTION, "set model.positions: rope",
+                        "model.rope_scaling without rotary positions");
     if (!options->hidden)
         options->hidden = 4 * options->width;
-    decoder->pre_norm = options->norm_place == 0;
+    decoder->pre_norm = options->norm_place != 1;
+    decoder->norms_after = options->norm_place == 2;
     decoder->has_final_norm = decoder->pre_norm && options->final_norm;
     return MN_OK;
 }
 
 /* ---- Parameters ---------------------------------------------------------------------- */
 
+/* A factor for each pair, in the decoder's arena. */
+static mn_status read_factors(mn__decoder *decoder, const mn__string_list *texts, int64_t pairs,
+                              const char *name, const double **factors, mn_error *error)
+{
+    struct one {
+        double factor;
+    } one;
+    static const mn__option table[] = {MN__FLOAT(struct one, factor, "1", 0, 1e9, "a factor"),
+                                       MN__OPTIONS_END};
+    if (texts->count != pairs)
+        return mn__fail(error, MN_ERROR_OPTION, "give one for each pair of elements that turn",
+                        "model.%s holds %lld factors for %lld pairs", name, (long long)texts->count,
+                        (long long)pairs);
+    double *numbers = mn__arena_calloc(&decoder->arena, pairs, sizeof *numbers);
+    if (!numbers)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for rotary frequencies");
+    for (int64_t i = 0; i < pairs; i++) {
+        mn_status status =
+            mn__options_set(table, "factor", texts->items[i], &one, &decoder->arena, error);
+        if (status != MN_OK) {
+            mn__error_prefix(error, "model.%s", name);
+            return status;
+        }
+        numbers[i] = one.factor;
+    }
+    *factors = numbers;
+    return MN_OK;
+}
+
 static mn_status create_rope(mn__decoder *decoder, mn_error *error)
 {
-    int64_t pairs = decoder->options.head_width / 2;
-    float *frequencies = mn__arena_calloc(&decoder->arena, pairs, sizeof *frequencies);
-    if (!frequencies)
-        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for rotary frequencies");
-    for (int64_t i = 0; i < pairs; i++)
-        frequencies[i] = (float)pow(decoder->options.rope_base,
-                                    -2.0 * (double)i / (double)decoder->options.head_width);
-    decoder->rope = (mn__rope){.pairs = pairs, .frequencies = frequencies, .magnitude = 1.0f};
-    return MN_OK;
+    const mn__decoder_options *options = &decoder->options;
+    mn__rope_options rope = {
+        .base = options->rope_base,
+        .width = options->rope_width ? options->rope_width : options->head_width,
+        .interleaved = options->rope_interleaved,
+        .scaling = (mn__rope_scaling)options->rope_scaling,
+        .factor = options->rope_factor,
+        .original = options->rope_original,
+        .length = options->rope_length,
+        .magnitude = options->rope_magnitude,
+        .fast = options->rope_fast,
+        .slow = options->rope_slow,
+        .truncate = options->rope_truncate,
+        .low = options->rope_low,
+        .high = options->rope_high,
+    };
+    mn_status status = MN_OK;
+    if (rope.scaling == MN__ROPE_LONGROPE) {
+        status = read_factors(decoder, &options->rope_short, rope.width / 2, "rope_short",
+                              &rope.short_factors, error);
+        if (status == MN_OK)
+            status = read_factors(decoder, &options->rope_long, rope.width / 2, "rope_long",
+                                  &rope.long_factors, error);
+    }
+    return status == MN_OK ? mn__rope_create(&decoder->rope, &decoder->arena, &rope, error)
+                           : status;
 }
 
 static mn_status create_embedding(mn__decoder *decoder, mn_error *error)

@@ -18,6 +18,7 @@ struct mn__attending {
 struct mn__sublayer {
     bool joins;                      /* reads what the sublayer before it reads: a parallel form */
     mn__norm norm;                   /* its own; one for all of a parallel form */
+    mn__norm after;                  /* of its output (norm_place both) */
     struct mn__attending *attending; /* NULL: it is a feed-forward */
     mn__feed_forward feed_forward;
 };
@@ -32,7 +33,7 @@ struct mn__decoder {
     mn__arena arena; /* blocks, options */
     mn__params *params;
     int64_t vocabulary, segment;
-    bool pre_norm, has_final_norm;
+    bool pre_norm, norms_after, has_final_norm;
     mn__embedding embedding;
     mn__param *positions; /* [max_positions, C] or NULL */
     mn__rope rope;

@@ -3,9 +3,10 @@
  *
  *   pre-norm:   x = x + drop(f(norm(x))) + drop(g(norm(x))) + ...
  *   post-norm:  x = norm(x + drop(f(x)) + drop(g(x)) + ...)
+ *   both:       x = x + drop(after_f(f(norm(x)))) + drop(after_g(g(norm(x)))) + ...
  *
- * with one norm for all of them; a sublayer for itself is f alone. The residual
- * stream is F32. Building one from a recipe is in build.c and blocks.c. */
+ * with one norm before (or after the sum) for all of them; a sublayer for itself is f alone. The
+ * residual stream is F32. Building one from a recipe is in build.c and blocks.c. */
 #include "model/decoder.h"
 
 #include <assert.h>
@@ -214,6 +215,8 @@ static mn__var *block(mn__tape *tape, void *user, mn__var *x)
         mn__tape_mark mark = mn__tape_mark_now(tape);
         do {
             mn__var *y = sublayer(run, tape, own, x);
+            if (run->decoder->norms_after)
+                y = mn__norm_forward(&own->after, tape, y, MN__F32);
             y = mn__op_dropout(tape, y, (float)run->decoder->options.dropout);
             sum = mn__op_add(tape, sum, y);
         } while (++own < end && own->joins);

@@ -23,12 +23,15 @@
 typedef struct mn__decoder_options {
     int64_t depth, width, heads, kv_heads, head_width, hidden;
     int norm;       /* layer | rms */
-    int norm_place; /* pre | post */
+    int norm_place; /* pre | post | both */
     bool final_norm;
     double norm_epsilon;
     int activation; /* relu | relu2 | gelu | gelu_tanh | silu */
     bool gated;     /* SwiGLU with silu, GEGLU with gelu */
-    bool bias, attention_bias, head_bias, tied;
+    bool bias;
+    int attention_bias; /* false | true | inputs: of queries, keys and values alone */
+    bool head_norm;     /* an RMS norm over each head of queries and of keys */
+    bool head_bias, tied;
     mn__string_list cutoffs; /* of clusters of the vocabulary; see nn/embedding.h, nn/head.h */
     int64_t div_val;
     bool project_first, tie_projections;
@@ -36,7 +39,16 @@ typedef struct mn__decoder_options {
     double dropout, embedding_dropout, hidden_dropout;
     int positions; /* none | learned | rope */
     int64_t max_positions;
-    double rope_base;
+    double rope_base; /* see nn/rope.h for all of these */
+    int64_t rope_width;
+    bool rope_interleaved;
+    int rope_scaling; /* none | linear | ntk | dynamic | llama3 | yarn | longrope */
+    double rope_factor;
+    int64_t rope_original, rope_length;
+    double rope_magnitude, rope_fast, rope_slow;
+    bool rope_truncate;
+    double rope_low, rope_high;
+    mn__string_list rope_short, rope_long;
     double initial_deviation;
     double logit_scale;
     bool recompute; /* blocks are run again in backward */

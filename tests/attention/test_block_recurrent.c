@@ -88,6 +88,7 @@ static void open_type(fixture *f, const mn__attention_type *type, const char *op
                              .D = D,
                              .segment = 2 * W,
                              .bias = bias,
+                             .out_bias = bias,
                              .pre_norm = true,
                              .deviation = 0.4f,
                              .first = layer};

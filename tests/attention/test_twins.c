@@ -27,6 +27,7 @@ typedef struct definition {
     bool alibi, xl;
     bool zeros;     /* what is not yet there is zeros: inputs (xl), or keys and values */
     bool normalise; /* queries and keys of length 1, and a scale for each head */
+    bool head_norm; /* an RMS norm over each of them */
     int64_t memory, grid, clamp; /* xl: what stands before the segment of `grid` */
     int64_t buckets, far;        /* T5's bias; 0: none */
     const char *first_options;   /* of another layer of the type, made before; NULL: none */
@@ -36,7 +37,14 @@ typedef struct definition {
 static const definition twins[] = {
     {.type = "full", .options = "alibi: true", .G = 4, .pre_norm = true, .alibi = true},
     {.type = "full", .options = "alibi: false", .G = 2, .pre_norm = true},
+    {.type = "full",
+     .options = "alibi: true",
+     .G = 2,
+     .pre_norm = true,
+     .alibi = true,
+     .head_norm = true},
     {.type = "window", .options = "window: 7", .G = 1, .pre_norm = true, .window = 7},
+    {.type = "window", .options = "window: 4", .G = 2, .window = 4, .head_norm = true},
     {.type = "window",
      .options = "window: 5, strict: true, t5: true, buckets: 8, far: 16",
      .G = 4,
@@ -264,6 +272,16 @@ static void unit(double *x)
         x[n] /= sqrt(sum);
 }
 
+/* x gain / sqrt(mean x^2 + 1e-3) */
+static void normalise_head(const mn__norm *norm, double *x)
+{
+    double squares = 1e-3;
+    for (int64_t n = 0; n < D; n++)
+        squares += x[n] * x[n] / D;
+    for (int64_t n = 0; n < D; n++)
+        x[n] *= (double)((const float *)norm->gain->value.data)[n] / sqrt(squares);
+}
+
 /* Rows of a token's keys or values; before the document a window has zeros of its own. */
 static void cached(const definition *twin, const mn__attention *layer, const vector *h, int64_t row,
                    int64_t j, double *out)
@@ -282,6 +300,8 @@ static void attend(const definition *twin, const mn__attention *layer, const mn_
     project(&layer->query, head * D, D, h[i], q);
     if (twin->normalise)
         unit(q);
+    if (twin->head_norm)
+        normalise_head(&layer->query_norm, q);
     memset(out, 0, D * sizeof *out);
     for (int64_t j = from; j <= i; j++) {
         if (!sees(twin, i, j))
@@ -289,6 +309,8 @@ static void attend(const definition *twin, const mn__attention *layer, const mn_
         cached(twin, layer, h, group * D, j, k);
         if (twin->normalise)
             unit(k);
+        if (twin->head_norm)
+            normalise_head(&layer->key_norm, k);
         scores[BEFORE + j] = score(twin, params, head, q, k, i - j);
         most = fmax(most, scores[BEFORE + j]);
     }
@@ -371,6 +393,9 @@ static void open(fixture *f, const definition *twin)
                                .D = D,
                                .segment = SEGMENT,
                                .bias = true,
+                               .out_bias = true,
+                               .head_norm = twin->head_norm,
+                               .head_epsilon = 1e-3f,
                                .pre_norm = twin->pre_norm,
                                .deviation = 0.4f,
                                .first = &f->layer};
