@@ -45,6 +45,8 @@ static void fill(mn__params *params, mn__param *param, mn__init init)
     int64_t n = mn__tensor_elements(&param->value);
     mn__matrix all = {param->value.data, MN__F32, 1, n, n};
     params->random.operation++;
+    if (params->bare)
+        return;
     if (init.kind != MN__INIT_NORMAL) {
         mn__queue *queue = &params->device->queue;
         queue->kernels->fill(queue, all, init.kind == MN__INIT_ZERO ? 0.0f : init.mean);

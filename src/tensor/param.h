@@ -31,6 +31,7 @@ typedef struct mn__params {
     mn__param **items;
     int64_t count, capacity;
     mn__random_key random; /* each initialisation draws from the next operation */
+    bool bare;             /* new ones are not filled: all values come from a file */
 } mn__params;
 
 /* How a new parameter is filled. */

@@ -1,0 +1,107 @@
+/* The table of families of pretrained models, as transformers has them. */
+#include "model/family.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* A key, a recipe's option of model, and what holds where the key is missing. */
+#define KEY(kind, key, option, fallback)                  \
+    {                                                     \
+        key, MN__KEY_##kind, option, fallback, NULL, NULL \
+    }
+#define CHOICE(key, option, fallback, yes, no)       \
+    {                                                \
+        key, MN__KEY_BOOL, option, fallback, yes, no \
+    }
+#define KEYS_END                                  \
+    {                                             \
+        NULL, MN__KEY_END, NULL, NULL, NULL, NULL \
+    }
+/* A tensor of ours and one, or two, of theirs. */
+#define NAME(kind, our, their)                           \
+    {                                                    \
+        MN__NAMING_##kind, {our, NULL}, {their, NULL}, 0 \
+    }
+#define PAIR(kind, our, one, other)                     \
+    {                                                   \
+        MN__NAMING_##kind, {our, NULL}, {one, other}, 0 \
+    }
+#define NAMES_END                                     \
+    {                                                 \
+        MN__NAMING_END, {NULL, NULL}, {NULL, NULL}, 0 \
+    }
+
+/* clang-format off */
+
+/* ---- Llama and what is built as it is ------------------------------------------------- */
+
+/* h += o(attention(rms(h))); h += down(silu(gate(n)) up(n)), n = rms(h) */
+#define LLAMA_OPTIONS "norm: rms, gated: true, positions: rope"
+#define LLAMA_KEYS \
+    KEY(INT, "hidden_size", "width", NULL), \
+    KEY(INT, "intermediate_size", "hidden", NULL), \
+    KEY(INT, "num_hidden_layers", "depth", NULL), \
+    KEY(INT, "num_attention_heads", "heads", NULL), \
+    KEY(INT, "num_key_value_heads", "kv_heads", "0"), \
+    KEY(ACTIVATION, "hidden_act", "activation", "silu"), \
+    KEY(BOOL, "tie_word_embeddings", "tied", "false")
+
+static const mn__family_key llama_keys[] = {
+    LLAMA_KEYS,
+    KEY(INT, "head_dim", "head_width", "0"),
+    KEY(FLOAT, "rms_norm_eps", "norm_epsilon", "1e-6"),
+    KEY(BOOL, "attention_bias", "attention_bias", "false"),
+    KEY(BOOL, "mlp_bias", "bias", "false"),
+    KEYS_END,
+};
+
+#define LLAMA_ENDS \
+    NAME(TABLE, "embedding", "embed_tokens"), \
+    NAME(NORM, "final_norm", "norm"), \
+    NAME(TABLE, "head", "lm_head")
+#define LLAMA_NORMS \
+    NAME(NORM, "layers.#.attention.norm", "layers.#.input_layernorm"), \
+    NAME(NORM, "layers.#.feed_forward.norm", "layers.#.post_attention_layernorm")
+#define LLAMA_ATTENTION \
+    NAME(LINEAR, "layers.#.attention.query", "layers.#.self_attn.q_proj"), \
+    PAIR(LINEAR, "layers.#.attention.key_value", \
+                 "layers.#.self_attn.k_proj", "layers.#.self_attn.v_proj"), \
+    NAME(LINEAR, "layers.#.attention.out", "layers.#.self_attn.o_proj")
+#define LLAMA_UP \
+    PAIR(LINEAR, "layers.#.feed_forward.up", "layers.#.mlp.gate_proj", "layers.#.mlp.up_proj")
+#define LLAMA_DOWN \
+    NAME(LINEAR, "layers.#.feed_forward.down", "layers.#.mlp.down_proj")
+
+static const mn__naming llama_names[] = {
+    LLAMA_ENDS, LLAMA_NORMS, LLAMA_ATTENTION, LLAMA_UP, LLAMA_DOWN, NAMES_END,
+};
+
+/* Frequencies that old versions saved with the weights. */
+static const char *const llama_spare[] = {".rotary_emb.inv_freq", NULL};
+
+static const mn__family llama = {
+    .type = "llama",
+    .help = "Llama 1 to 3.2, Yi, SmolLM",
+    .keys = llama_keys,
+    .options = LLAMA_OPTIONS,
+    .context = "max_position_embeddings",
+    .rope = true,
+    .partial = 1,
+    .names = llama_names,
+    .prefix = "model.",
+    .spare = llama_spare,
+};
+
+/* clang-format on */
+
+/* ---- The table -------------------------------------------------------------------------- */
+
+const mn__family *const mn__families[] = {&llama, NULL};
+
+const mn__family *mn__family_find(const char *type)
+{
+    for (const mn__family *const *each = mn__families; *each; each++)
+        if (!strcmp((*each)->type, type))
+            return *each;
+    return NULL;
+}

@@ -1,0 +1,361 @@
+/* Opening pretrained models: config.json makes a recipe, the recipe a decoder, and the
+ * family's names say which tensors are its parameters. It is made twice: on a counting
+ * device, to compare all sizes with the files, and then with memory. */
+#include "model/pretrained.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/safetensors_folder.h"
+
+/* What a decoder that was not made for a training calls its segment. */
+enum { SEGMENT = 512 };
+
+/* Loading: files into the parameters of one decoder. */
+struct loading {
+    const char *folder;
+    const mn__family *family;
+    const mn__safetensors_folder *files;
+    bool *used; /* [tensors] */
+    mn__params *params;
+    int64_t given; /* parameters that have their values */
+    mn_error *error;
+};
+
+/* ---- Values -------------------------------------------------------------------------- */
+
+static float half_to_float(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, rest = half & 0x7fffu, bits;
+    float value;
+    if (rest < 0x400u) { /* zero or subnormal: rest 2^-24 */
+        value = (float)rest * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    bits =
+        sign | (rest >= 0x7c00u ? 0x7f800000u | (rest & 0x3ffu) << 13 : (rest << 13) + 0x38000000u);
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* n elements of a tensor, from one of them on, to floats `stride` apart. */
+static void convert(const mn__safetensor *from, int64_t first, int64_t n, float *to, int64_t stride)
+{
+    if (from->dtype[0] == 'B') {
+        const uint16_t *values = (const uint16_t *)from->data + first;
+        for (int64_t i = 0; i < n; i++)
+            to[i * stride] = mn__bf16_to_f32(values[i]);
+    } else if (!strcmp(from->dtype, "F16")) {
+        const uint16_t *values = (const uint16_t *)from->data + first;
+        for (int64_t i = 0; i < n; i++)
+            to[i * stride] = half_to_float(values[i]);
+    } else if (stride == 1) {
+        memcpy(to, (const float *)from->data + first, (size_t)n * sizeof *to);
+    } else {
+        const float *values = (const float *)from->data + first;
+        for (int64_t i = 0; i < n; i++)
+            to[i * stride] = values[i];
+    }
+}
+
+/* ---- One tensor ------------------------------------------------------------------------ */
+
+/* A tensor by name, with the family's prefix or without; -1 with an error. */
+static int64_t find_tensor(const struct loading *l, const char *name)
+{
+    char full[160];
+    snprintf(full, sizeof full, "%s%s", l->family->prefix, name);
+    int64_t index = mn__safetensors_folder_find(l->files, full);
+    if (index < 0)
+        index = mn__safetensors_folder_find(l->files, name);
+    if (index < 0)
+        mn__fail(l->error, MN_ERROR_MISMATCH,
+                 "its files are of another model than config.json, or not all there",
+                 "%s: there is no tensor %s", l->folder, full);
+    return index;
+}
+
+/* rows x columns (columns 0: rows alone) after `skip` rows, of floats of some kind. */
+static mn_status check_tensor(const struct loading *l, const mn__safetensor *tensor, int64_t rows,
+                              int64_t columns)
+{
+    if (strcmp(tensor->dtype, "F32") && strcmp(tensor->dtype, "F16") &&
+        strcmp(tensor->dtype, "BF16"))
+        return mn__fail(l->error, MN_ERROR_UNSUPPORTED, "fetch the model in bf16, f16 or f32",
+                        "%s: tensor %s is of type %s", l->folder, tensor->name, tensor->dtype);
+    if (tensor->rank == (columns ? 2 : 1) && tensor->size[0] == rows &&
+        (!columns || tensor->size[1] == columns))
+        return MN_OK;
+    char is[80] = "", wanted[80];
+    for (int i = 0; i < tensor->rank && i < 3; i++)
+        snprintf(is + strlen(is), sizeof is - strlen(is), "%s%lld", i ? ", " : "",
+                 (long long)tensor->size[i]);
+    snprintf(wanted, sizeof wanted, columns ? "%lld, %lld" : "%lld", (long long)rows,
+             (long long)columns);
+    return mn__fail(l->error, MN_ERROR_MISMATCH, "its files are of another model than config.json",
+                    "%s: tensor %s is [%s], and by config.json [%s]", l->folder, tensor->name, is,
+                    wanted);
+}
+
+/* ---- One naming ------------------------------------------------------------------------- */
+
+/* Our parameters and their tensors of one naming, layer and ending. */
+struct match {
+    const mn__naming *naming;
+    int ours, theirs;
+    mn__param *param[2];
+    const mn__safetensor *tensor[2];
+    int64_t rows, columns; /* of all of ours together; columns 0: vectors */
+};
+
+static void expand(const char *pattern, int64_t layer, const char *ending, char out[128])
+{
+    const char *mark = strchr(pattern, '#');
+    if (mark)
+        snprintf(out, 128, "%.*s%lld%s%s", (int)(mark - pattern), pattern, (long long)layer,
+                 mark + 1, ending);
+    else
+        snprintf(out, 128, "%s%s", pattern, ending);
+}
+
+static bool is_turned(const struct match *match)
+{
+    return match->naming->kind == MN__NAMING_TURNED && match->columns;
+}
+
+/* Their rows, one after the other, are ours. */
+static void copy(const struct match *match)
+{
+    int64_t width = match->columns ? match->columns : 1, each = match->rows / match->theirs;
+    int64_t done = 0;
+    for (int i = 0; i < match->ours; i++) {
+        float *to = match->param[i]->value.data;
+        int64_t rows = match->param[i]->value.size[0];
+        for (int64_t row = 0, n; row < rows; row += n, done += n) {
+            const mn__safetensor *from = match->tensor[done / each];
+            int64_t at = done % each;
+            n = rows - row < each - at ? rows - row : each - at;
+            if (is_turned(match)) /* column `at` of theirs is a row of ours */
+                for (int64_t c = 0; c < width; c++)
+                    convert(from, c * each + at, n, to + row * width + c, width);
+            else
+                convert(from, (at + match->naming->skip) * width, n * width, to + row * width, 1);
+        }
+        mn__param_changed(match->param[i]);
+    }
+}
+
+static mn_status load_match(struct loading *l, struct match *match, int64_t layer,
+                            const char *ending)
+{
+    const mn__naming *naming = match->naming;
+    int64_t each = match->rows / match->theirs;
+    for (int i = 0; i < match->theirs; i++) {
+        char name[128];
+        expand(naming->theirs[i], layer, ending, name);
+        int64_t index = find_tensor(l, name);
+        if (index < 0)
+            return MN_ERROR_MISMATCH;
+        match->tensor[i] = mn__safetensors_folder_at(l->files, index);
+        mn_status status =
+            is_turned(match)
+                ? check_tensor(l, match->tensor[i], match->columns, each)
+                : check_tensor(l, match->tensor[i], each + naming->skip, match->columns);
+        if (status != MN_OK)
+            return status;
+        l->used[index] = true;
+    }
+    l->given += match->ours;
+    if (!l->params->device->counting)
+        copy(match);
+    return MN_OK;
+}
+
+/* What the decoder has of a naming; nothing where it lacks it: a bias, a head of its own. */
+static mn_status load_naming(struct loading *l, const mn__naming *naming, int64_t layer,
+                             const char *our_ending, const char *their_ending)
+{
+    struct match match = {.naming = naming};
+    for (; match.ours < 2 && naming->ours[match.ours]; match.ours++) {
+        char name[128];
+        expand(naming->ours[match.ours], layer, our_ending, name);
+        mn__param *param = mn__params_find(l->params, name);
+        if (!param)
+            return MN_OK;
+        match.param[match.ours] = param;
+        match.rows += param->value.size[0];
+        match.columns = param->value.rank == 2 ? param->value.size[1] : 0;
+    }
+    while (match.theirs < 2 && naming->theirs[match.theirs])
+        match.theirs++;
+    return load_match(l, &match, layer, their_ending);
+}
+
+static mn_status load_layer(struct loading *l, const mn__naming *naming, int64_t layer)
+{
+    bool norm = naming->kind == MN__NAMING_NORM;
+    mn_status status = load_naming(l, naming, layer, norm ? ".gain" : ".weight", ".weight");
+    if (status == MN_OK && naming->kind != MN__NAMING_TABLE)
+        status = load_naming(l, naming, layer, ".bias", ".bias");
+    return status;
+}
+
+/* ---- All of them ------------------------------------------------------------------------- */
+
+static bool ends_in(const char *text, const char *end)
+{
+    size_t long_ = strlen(text), short_ = strlen(end);
+    return long_ >= short_ && !strcmp(text + long_ - short_, end);
+}
+
+/* A head that the file holds once more though it is the embedding's: the same bytes. */
+static bool is_tied_head(const struct loading *l, const mn__safetensor *tensor)
+{
+    char name[128] = "";
+    if (strcmp(tensor->name, "lm_head.weight"))
+        return false;
+    for (const mn__naming *naming = l->family->names; naming->kind; naming++)
+        if (!strcmp(naming->ours[0], "embedding"))
+            snprintf(name, sizeof name, "%s.weight", naming->theirs[0]);
+    int64_t index = find_tensor(l, name);
+    const mn__safetensor *embedding = index < 0 ? NULL : mn__safetensors_folder_at(l->files, index);
+    return embedding && !strcmp(embedding->dtype, tensor->dtype) &&
+           embedding->bytes == tensor->bytes &&
+           !memcmp(embedding->data, tensor->data, (size_t)tensor->bytes);
+}
+
+static mn_status check_spare(const struct loading *l)
+{
+    for (int64_t i = 0; i < mn__safetensors_folder_count(l->files); i++) {
+        const mn__safetensor *tensor = mn__safetensors_folder_at(l->files, i);
+        const char *const *spare = l->family->spare;
+        bool known = l->used[i];
+        while (!known && *spare)
+            known = ends_in(tensor->name, *spare++);
+        if (!known && !is_tied_head(l, tensor))
+            return mn__fail(l->error, MN_ERROR_MISMATCH,
+                            "its files are of another model than config.json",
+                            "%s: tensor %s has no place in a model of the family %s", l->folder,
+                            tensor->name, l->family->type);
+    }
+    return MN_OK;
+}
+
+static mn_status load(struct loading *l, int64_t depth)
+{
+    mn_status status = MN_OK;
+    memset(l->used, 0, (size_t)mn__safetensors_folder_count(l->files) * sizeof *l->used);
+    for (const mn__naming *naming = l->family->names; naming->kind && status == MN_OK; naming++) {
+        int64_t layers = strchr(naming->ours[0], '#') ? depth : 1;
+        for (int64_t i = 0; i < layers && status == MN_OK; i++)
+            status = load_layer(l, naming, i);
+    }
+    if (status != MN_OK)
+        return status;
+    assert(l->given == l->params->count);
+    return check_spare(l);
+}
+
+/* ---- Opening ------------------------------------------------------------------------------ */
+
+bool mn__pretrained_is(const char *folder)
+{
+    char path[4096];
+    int n = snprintf(path, sizeof path, "%s/config.json", folder);
+    return n > 0 && (size_t)n < sizeof path && mn__file_exists(path);
+}
+
+static mn_status read_config(mn__pretrained *model, int64_t tokens, mn_error *error)
+{
+    const char *path = mn__arena_printf(&model->arena, "%s/config.json", model->folder);
+    json_t *root;
+    if (!path)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+    if (!mn__file_exists(path))
+        return mn__fail(error, MN_ERROR_IO, "name a folder as Hugging Face keeps it",
+                        "%s: no model, it holds no config.json", model->folder);
+    mn_status status = mn__json_read(path, &root, error);
+    if (status == MN_OK)
+        status = mn__config_read(&model->config, &model->arena, path, root, tokens, error);
+    json_decref(root);
+    return status;
+}
+
+/* Makes the decoder that config.json describes, and loads it. */
+static mn_status make(mn__decoder **decoder, const mn__config *config, struct loading *l)
+{
+    mn_status status = mn__decoder_new(decoder, l->params, mn__yaml_get(config->recipe, "model"),
+                                       mn__yaml_get(config->recipe, "attention"),
+                                       config->vocabulary, SEGMENT, l->error);
+    l->given = 0;
+    return status == MN_OK ? load(l, mn__decoder_options_of(*decoder)->depth) : status;
+}
+
+/* All sizes against the files, before memory is taken. */
+static mn_status rehearse(const mn__config *config, struct loading l)
+{
+    mn__device device;
+    mn__params params;
+    mn__decoder *decoder = NULL;
+    mn_status status = mn__device_open_counting(&device, l.error);
+    if (status != MN_OK)
+        return status;
+    mn__params_init(&params, &device, 0);
+    l.params = &params;
+    status = make(&decoder, config, &l);
+    mn__decoder_free(decoder);
+    mn__params_free(&params);
+    mn__device_close(&device);
+    return status;
+}
+
+static mn_status open_weights(mn__pretrained *model, mn_error *error)
+{
+    mn__safetensors_folder *files;
+    mn_status status = mn__safetensors_folder_open(&files, model->folder, error);
+    if (status != MN_OK)
+        return status;
+    struct loading l = {.folder = model->folder,
+                        .family = model->config.family,
+                        .files = files,
+                        .params = &model->params,
+                        .error = error};
+    l.used = mn__calloc(mn__safetensors_folder_count(files), sizeof *l.used);
+    if (!l.used)
+        status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+    if (status == MN_OK)
+        status = rehearse(&model->config, l);
+    if (status == MN_OK)
+        status = make(&model->decoder, &model->config, &l);
+    mn__free(l.used);
+    mn__safetensors_folder_close(files);
+    return status;
+}
+
+mn_status mn__pretrained_open(mn__pretrained *model, mn__device *device, const char *folder,
+                              int64_t tokens, mn_error *error)
+{
+    *model = (mn__pretrained){0};
+    mn__arena_init(&model->arena, 1 << 14);
+    mn__params_init(&model->params, device, 0);
+    model->params.bare = true;
+    model->folder = mn__arena_strdup(&model->arena, folder);
+    mn_status status = model->folder
+                           ? read_config(model, tokens, error)
+                           : mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+    if (status == MN_OK)
+        status = open_weights(model, error);
+    if (status != MN_OK)
+        mn__pretrained_close(model);
+    return status;
+}
+
+void mn__pretrained_close(mn__pretrained *model)
+{
+    mn__decoder_free(model->decoder);
+    mn__params_free(&model->params);
+    mn__arena_free(&model->arena);
+    *model = (mn__pretrained){0};
+}

@@ -1,0 +1,34 @@
+/* Pretrained models: a folder as Hugging Face keeps it, opened as a decoder.
+ *
+ *   config.json                     what the model is (model/family.h)
+ *   model.safetensors, or several   its weights (base/safetensors_folder.h): F32, F16, BF16
+ *
+ * Parameters are F32 and named as any decoder's; files are mapped, copied from and closed.
+ * What config.json claims is compared with the files before memory is taken for it. Not
+ * here: weights that stay quantised, tokenizers (text/tokenizer.h). */
+#ifndef MN__MODEL_PRETRAINED_H
+#define MN__MODEL_PRETRAINED_H
+
+#include "model/decoder.h"
+#include "model/family.h"
+
+typedef struct mn__pretrained {
+    mn__arena arena;
+    const char *folder;
+    mn__config config; /* its recipe: what the model would be called in training */
+    mn__params params;
+    mn__decoder *decoder;
+} mn__pretrained;
+
+/* tokens: of the longest text that will be read, for frequencies that depend on it; 0: the
+ * longest that the model is for. Errors name the key or tensor: MN_ERROR_UNSUPPORTED for
+ * what is not known here, MN_ERROR_MISMATCH for a tensor that is missing, ill-shaped or one
+ * too many. The device is the caller's and outlives the model. */
+mn_status mn__pretrained_open(mn__pretrained *model, mn__device *device, const char *folder,
+                              int64_t tokens, mn_error *error);
+void mn__pretrained_close(mn__pretrained *model);
+
+/* Whether a folder holds such a model. */
+bool mn__pretrained_is(const char *folder);
+
+#endif
