@@ -92,11 +92,55 @@ static const mn__family llama = {
     .spare = llama_spare,
 };
 
+static const mn__family_key mistral_keys[] = {
+    LLAMA_KEYS,
+    KEY(INT, "head_dim", "head_width", "0"),
+    KEY(FLOAT, "rms_norm_eps", "norm_epsilon", "1e-6"),
+    KEYS_END,
+};
+
+static const mn__family mistral = {
+    .type = "mistral",
+    .help = "Mistral",
+    .keys = mistral_keys,
+    .options = LLAMA_OPTIONS,
+    .context = "max_position_embeddings",
+    .rope = true,
+    .partial = 1,
+    .window = MN__WINDOW_ALL,
+    .window_fallback = 4096,
+    .names = llama_names,
+    .prefix = "model.",
+    .spare = llama_spare,
+};
+
+/* Biases of queries, keys and values alone; the later layers may have a window. */
+static const mn__family_key qwen2_keys[] = {
+    LLAMA_KEYS,
+    KEY(FLOAT, "rms_norm_eps", "norm_epsilon", "1e-6"),
+    KEYS_END,
+};
+
+static const mn__family qwen2 = {
+    .type = "qwen2",
+    .help = "Qwen 1.5, 2 and 2.5",
+    .keys = qwen2_keys,
+    .options = LLAMA_OPTIONS ", attention_bias: inputs",
+    .context = "max_position_embeddings",
+    .rope = true,
+    .partial = 1,
+    .window = MN__WINDOW_LAYERS,
+    .window_fallback = 4096,
+    .names = llama_names,
+    .prefix = "model.",
+    .spare = llama_spare,
+};
+
 /* clang-format on */
 
 /* ---- The table -------------------------------------------------------------------------- */
 
-const mn__family *const mn__families[] = {&llama, NULL};
+const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, NULL};
 
 const mn__family *mn__family_find(const char *type)
 {

@@ -53,6 +53,12 @@ VARIANTS = {
 # The configuration, the type of the stored weights, and in how many files.
 FAMILIES = {
     "llama": (LLAMA, torch.float16, 1),
+    "mistral": (dict(LLAMA, model_type="mistral", architectures=["MistralForCausalLM"],
+                     head_dim=12, sliding_window=9), torch.bfloat16, 1),
+    "qwen2": (dict(LLAMA, model_type="qwen2", architectures=["Qwen2ForCausalLM"],
+                   rope_theta=1000000.0, rms_norm_eps=1e-6, use_sliding_window=True,
+                   sliding_window=11, max_window_layers=1, num_hidden_layers=3),
+              torch.bfloat16, 3),
 }
 
 
