@@ -136,11 +136,46 @@ static const mn__family qwen2 = {
     .spare = llama_spare,
 };
 
+/* Norms over the heads of queries and keys; heads of a width of their own. */
+static const mn__family_key qwen3_keys[] = {
+    LLAMA_KEYS,
+    KEY(INT, "head_dim", "head_width", "128"),
+    KEY(FLOAT, "rms_norm_eps", "norm_epsilon", "1e-6"),
+    KEY(BOOL, "attention_bias", "attention_bias", "false"),
+    KEYS_END,
+};
+
+static const mn__naming qwen3_names[] = {
+    LLAMA_ENDS,
+    LLAMA_NORMS,
+    LLAMA_ATTENTION,
+    NAME(NORM, "layers.#.attention.query_norm", "layers.#.self_attn.q_norm"),
+    NAME(NORM, "layers.#.attention.key_norm", "layers.#.self_attn.k_norm"),
+    LLAMA_UP,
+    LLAMA_DOWN,
+    NAMES_END,
+};
+
+static const mn__family qwen3 = {
+    .type = "qwen3",
+    .help = "Qwen 3",
+    .keys = qwen3_keys,
+    .options = LLAMA_OPTIONS ", head_norm: true",
+    .context = "max_position_embeddings",
+    .rope = true,
+    .partial = 1,
+    .window = MN__WINDOW_LAYERS,
+    .window_fallback = 4096,
+    .names = qwen3_names,
+    .prefix = "model.",
+    .spare = llama_spare,
+};
+
 /* clang-format on */
 
 /* ---- The table -------------------------------------------------------------------------- */
 
-const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, NULL};
+const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, NULL};
 
 const mn__family *mn__family_find(const char *type)
 {

@@ -59,6 +59,9 @@ FAMILIES = {
                    rope_theta=1000000.0, rms_norm_eps=1e-6, use_sliding_window=True,
                    sliding_window=11, max_window_layers=1, num_hidden_layers=3),
               torch.bfloat16, 3),
+    "qwen3": (dict(LLAMA, model_type="qwen3", architectures=["Qwen3ForCausalLM"], head_dim=16,
+                   rope_theta=1000000.0, tie_word_embeddings=True, rms_norm_eps=1e-6),
+              torch.bfloat16, 1),
 }
 
 
