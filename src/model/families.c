@@ -171,11 +171,46 @@ static const mn__family qwen3 = {
     .spare = llama_spare,
 };
 
+/* Queries, keys and values are one matrix, and so are gate and up. */
+static const mn__family_key phi3_keys[] = {
+    LLAMA_KEYS,
+    KEY(INT, "head_dim", "head_width", "0"),
+    KEY(FLOAT, "rms_norm_eps", "norm_epsilon", "1e-5"),
+    KEYS_END,
+};
+
+#define FUSED_UP NAME(LINEAR, "layers.#.feed_forward.up", "layers.#.mlp.gate_up_proj")
+
+static const mn__naming phi3_names[] = {
+    LLAMA_ENDS,
+    LLAMA_NORMS,
+    {MN__NAMING_LINEAR, {"layers.#.attention.query", "layers.#.attention.key_value"},
+                        {"layers.#.self_attn.qkv_proj", NULL}, 0},
+    NAME(LINEAR, "layers.#.attention.out", "layers.#.self_attn.o_proj"),
+    FUSED_UP,
+    LLAMA_DOWN,
+    NAMES_END,
+};
+
+static const mn__family phi3 = {
+    .type = "phi3",
+    .help = "Phi-3, Phi-4",
+    .keys = phi3_keys,
+    .options = LLAMA_OPTIONS,
+    .context = "max_position_embeddings",
+    .rope = true,
+    .partial = 1,
+    .window = MN__WINDOW_ALL,
+    .names = phi3_names,
+    .prefix = "model.",
+    .spare = llama_spare,
+};
+
 /* clang-format on */
 
 /* ---- The table -------------------------------------------------------------------------- */
 
-const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, NULL};
+const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, &phi3, NULL};
 
 const mn__family *mn__family_find(const char *type)
 {

@@ -62,6 +62,11 @@ FAMILIES = {
     "qwen3": (dict(LLAMA, model_type="qwen3", architectures=["Qwen3ForCausalLM"], head_dim=16,
                    rope_theta=1000000.0, tie_word_embeddings=True, rms_norm_eps=1e-6),
               torch.bfloat16, 1),
+    "phi3": (dict(LLAMA, model_type="phi3", architectures=["Phi3ForCausalLM"], sliding_window=40,
+                  original_max_position_embeddings=16, pad_token_id=0,
+                  partial_rotary_factor=0.75, rope_scaling=dict(
+                      type="longrope", short_factor=[1.0, 1.1, 1.3],
+                      long_factor=[1.2, 2.0, 5.5])), torch.bfloat16, 1),
 }
 
 
