@@ -206,11 +206,37 @@ static const mn__family phi3 = {
     .spare = llama_spare,
 };
 
+/* Half of each head turns, in neighbouring pairs; gate and up are one matrix. */
+static const mn__family_key glm_keys[] = {
+    LLAMA_KEYS,
+    KEY(INT, "head_dim", "head_width", "128"),
+    KEY(FLOAT, "rms_norm_eps", "norm_epsilon", "1.5625e-07"),
+    CHOICE("attention_bias", "attention_bias", "inputs", "inputs", "false"),
+    KEYS_END,
+};
+
+static const mn__naming glm_names[] = {
+    LLAMA_ENDS, LLAMA_NORMS, LLAMA_ATTENTION, FUSED_UP, LLAMA_DOWN, NAMES_END,
+};
+
+static const mn__family glm = {
+    .type = "glm",
+    .help = "GLM-4 9B, as transformers has it",
+    .keys = glm_keys,
+    .options = LLAMA_OPTIONS ", rope_interleaved: true",
+    .context = "max_position_embeddings",
+    .rope = true,
+    .partial = 0.5,
+    .names = glm_names,
+    .prefix = "model.",
+    .spare = llama_spare,
+};
+
 /* clang-format on */
 
 /* ---- The table -------------------------------------------------------------------------- */
 
-const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, &phi3, NULL};
+const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, &phi3, &glm, NULL};
 
 const mn__family *mn__family_find(const char *type)
 {

@@ -67,6 +67,9 @@ FAMILIES = {
                   partial_rotary_factor=0.75, rope_scaling=dict(
                       type="longrope", short_factor=[1.0, 1.1, 1.3],
                       long_factor=[1.2, 2.0, 5.5])), torch.bfloat16, 1),
+    "glm": (dict(LLAMA, model_type="glm", architectures=["GlmForCausalLM"], head_dim=16,
+                 attention_bias=True, rms_norm_eps=1.5625e-07, pad_token_id=0),
+            torch.bfloat16, 1),
 }
 
 
