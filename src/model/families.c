@@ -232,11 +232,38 @@ static const mn__family glm = {
     .spare = llama_spare,
 };
 
+/* GLM's with norms after its sublayers too. Its post_attention_layernorm is, as Llama's,
+ * the one before the feed-forward. */
+static const mn__naming glm4_names[] = {
+    LLAMA_ENDS,
+    LLAMA_NORMS,
+    NAME(NORM, "layers.#.attention.after", "layers.#.post_self_attn_layernorm"),
+    NAME(NORM, "layers.#.feed_forward.after", "layers.#.post_mlp_layernorm"),
+    LLAMA_ATTENTION,
+    FUSED_UP,
+    LLAMA_DOWN,
+    NAMES_END,
+};
+
+static const mn__family glm4 = {
+    .type = "glm4",
+    .help = "GLM-4 0414, GLM-Z1",
+    .keys = glm_keys,
+    .options = LLAMA_OPTIONS ", rope_interleaved: true, norm_place: both",
+    .context = "max_position_embeddings",
+    .rope = true,
+    .partial = 0.5,
+    .names = glm4_names,
+    .prefix = "model.",
+    .spare = llama_spare,
+};
+
 /* clang-format on */
 
 /* ---- The table -------------------------------------------------------------------------- */
 
-const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, &phi3, &glm, NULL};
+const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3,
+                                          &phi3,  &glm,     &glm4,  NULL};
 
 const mn__family *mn__family_find(const char *type)
 {

@@ -70,6 +70,9 @@ FAMILIES = {
     "glm": (dict(LLAMA, model_type="glm", architectures=["GlmForCausalLM"], head_dim=16,
                  attention_bias=True, rms_norm_eps=1.5625e-07, pad_token_id=0),
             torch.bfloat16, 1),
+    "glm4": (dict(LLAMA, model_type="glm4", architectures=["Glm4ForCausalLM"], head_dim=12,
+                  partial_rotary_factor=0.5, attention_bias=False, pad_token_id=0),
+             torch.bfloat16, 1),
 }
 
 
