@@ -258,12 +258,108 @@ static const mn__family glm4 = {
     .spare = llama_spare,
 };
 
+/* ---- GPT-2 ------------------------------------------------------------------------------ */
+
+/* Weights are [in, out]; queries, keys and values are one of them. */
+static const mn__family_key gpt2_keys[] = {
+    KEY(INT, "n_embd", "width", NULL),
+    KEY(INT, "n_inner", "hidden", "0"),
+    KEY(INT, "n_layer", "depth", NULL),
+    KEY(INT, "n_head", "heads", NULL),
+    KEY(INT, "n_positions", "max_positions", NULL),
+    KEY(ACTIVATION, "activation_function", "activation", "gelu_tanh"),
+    KEY(FLOAT, "layer_norm_epsilon", "norm_epsilon", "1e-5"),
+    KEY(BOOL, "tie_word_embeddings", "tied", "true"),
+    KEY(TRUE, "scale_attn_weights", NULL, ""),
+    KEY(FALSE, "scale_attn_by_inverse_layer_idx", NULL, ""),
+    KEY(FALSE, "add_cross_attention", NULL, ""),
+    KEYS_END,
+};
+
+static const mn__naming gpt2_names[] = {
+    NAME(TABLE, "embedding", "wte"),
+    NAME(TABLE, "positions", "wpe"),
+    NAME(NORM, "final_norm", "ln_f"),
+    NAME(TABLE, "head", "lm_head"),
+    NAME(NORM, "layers.#.attention.norm", "h.#.ln_1"),
+    {MN__NAMING_TURNED, {"layers.#.attention.query", "layers.#.attention.key_value"},
+                        {"h.#.attn.c_attn", NULL}, 0},
+    NAME(TURNED, "layers.#.attention.out", "h.#.attn.c_proj"),
+    NAME(NORM, "layers.#.feed_forward.norm", "h.#.ln_2"),
+    NAME(TURNED, "layers.#.feed_forward.up", "h.#.mlp.c_fc"),
+    NAME(TURNED, "layers.#.feed_forward.down", "h.#.mlp.c_proj"),
+    NAMES_END,
+};
+
+/* Causal masks that old versions saved. */
+static const char *const gpt2_spare[] = {".attn.bias", ".attn.masked_bias", NULL};
+
+static const mn__family gpt2 = {
+    .type = "gpt2",
+    .help = "GPT-2",
+    .keys = gpt2_keys,
+    .options = "norm: layer, positions: learned, bias: true, attention_bias: true",
+    .context = "n_positions",
+    .names = gpt2_names,
+    .prefix = "transformer.",
+    .spare = gpt2_spare,
+};
+
+/* ---- OPT -------------------------------------------------------------------------------- */
+
+/* Positions count from 2 on: two rows of their table are for padding. */
+static const mn__family_key opt_keys[] = {
+    KEY(INT, "hidden_size", "width", NULL),
+    KEY(INT, "ffn_dim", "hidden", NULL),
+    KEY(INT, "num_hidden_layers", "depth", NULL),
+    KEY(INT, "num_attention_heads", "heads", NULL),
+    KEY(INT, "max_position_embeddings", "max_positions", NULL),
+    KEY(ACTIVATION, "activation_function", "activation", "relu"),
+    KEY(BOOL, "enable_bias", "bias", "true"),
+    KEY(BOOL, "enable_bias", "attention_bias", "true"),
+    CHOICE("do_layer_norm_before", "norm_place", "pre", "pre", "post"),
+    CHOICE("_remove_final_layer_norm", "final_norm", "true", "false", "true"),
+    KEY(BOOL, "tie_word_embeddings", "tied", "true"),
+    KEY(WIDTH, "word_embed_proj_dim", NULL, ""),
+    KEY(TRUE, "layer_norm_elementwise_affine", NULL, ""),
+    KEYS_END,
+};
+
+static const mn__naming opt_names[] = {
+    NAME(TABLE, "embedding", "decoder.embed_tokens"),
+    {MN__NAMING_TABLE, {"positions", NULL}, {"decoder.embed_positions", NULL}, 2},
+    NAME(NORM, "final_norm", "decoder.final_layer_norm"),
+    NAME(TABLE, "head", "lm_head"),
+    NAME(NORM, "layers.#.attention.norm", "decoder.layers.#.self_attn_layer_norm"),
+    NAME(LINEAR, "layers.#.attention.query", "decoder.layers.#.self_attn.q_proj"),
+    PAIR(LINEAR, "layers.#.attention.key_value",
+                 "decoder.layers.#.self_attn.k_proj", "decoder.layers.#.self_attn.v_proj"),
+    NAME(LINEAR, "layers.#.attention.out", "decoder.layers.#.self_attn.out_proj"),
+    NAME(NORM, "layers.#.feed_forward.norm", "decoder.layers.#.final_layer_norm"),
+    NAME(LINEAR, "layers.#.feed_forward.up", "decoder.layers.#.fc1"),
+    NAME(LINEAR, "layers.#.feed_forward.down", "decoder.layers.#.fc2"),
+    NAMES_END,
+};
+
+static const char *const opt_spare[] = {NULL};
+
+static const mn__family opt = {
+    .type = "opt",
+    .help = "OPT (not 350m, whose embeddings are projected)",
+    .keys = opt_keys,
+    .options = "norm: layer, positions: learned, norm_epsilon: 1e-5",
+    .context = "max_position_embeddings",
+    .names = opt_names,
+    .prefix = "model.",
+    .spare = opt_spare,
+};
+
 /* clang-format on */
 
 /* ---- The table -------------------------------------------------------------------------- */
 
-const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3,
-                                          &phi3,  &glm,     &glm4,  NULL};
+const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, &phi3,
+                                          &glm,   &glm4,    &gpt2,  &opt,   NULL};
 
 const mn__family *mn__family_find(const char *type)
 {

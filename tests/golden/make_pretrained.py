@@ -73,6 +73,20 @@ FAMILIES = {
     "glm4": (dict(LLAMA, model_type="glm4", architectures=["Glm4ForCausalLM"], head_dim=12,
                   partial_rotary_factor=0.5, attention_bias=False, pad_token_id=0),
              torch.bfloat16, 1),
+    "gpt2": (dict(model_type="gpt2", architectures=["GPT2LMHeadModel"], n_embd=32, n_layer=2,
+                  n_head=4, n_positions=50, n_ctx=50, n_inner=None, vocab_size=VOCABULARY,
+                  activation_function="gelu_new", layer_norm_epsilon=1e-5, bos_token_id=1,
+                  eos_token_id=1, resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1),
+             torch.bfloat16, 1),
+    "opt": (dict(model_type="opt", architectures=["OPTForCausalLM"], hidden_size=32, ffn_dim=40,
+                 num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=50,
+                 activation_function="relu", do_layer_norm_before=True, word_embed_proj_dim=32,
+                 vocab_size=VOCABULARY, bos_token_id=2, eos_token_id=2, pad_token_id=1),
+            torch.bfloat16, 1),
+    "opt_post": (dict(model_type="opt", architectures=["OPTForCausalLM"], hidden_size=32,
+                      ffn_dim=40, num_hidden_layers=2, num_attention_heads=4,
+                      max_position_embeddings=50, do_layer_norm_before=False, enable_bias=False,
+                      vocab_size=VOCABULARY, pad_token_id=1), torch.float32, 1),
 }
 
 
