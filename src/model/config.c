@@ -148,6 +148,11 @@ static mn_status read_sizes(struct reader *r)
         return mn__fail(r->error, MN_ERROR_FORMAT, NULL, "%s: %s %lld", r->root.file,
                         r->family->context, (long long)config->context);
     config->tokens = config->tokens > 0 ? config->tokens : config->context;
+    if (!r->family->rope && config->tokens > config->context)
+        return mn__fail(r->error, MN_ERROR_MISMATCH,
+                        "plan for fewer, or slide a window over the text",
+                        "%s: %lld tokens are planned for, and the model has learned %lld positions",
+                        r->root.file, (long long)config->tokens, (long long)config->context);
     return MN_OK;
 }
 

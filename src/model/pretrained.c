@@ -289,6 +289,8 @@ static mn_status make(mn__decoder **decoder, const mn__config *config, struct lo
     mn_status status = mn__decoder_new(decoder, l->params, mn__yaml_get(config->recipe, "model"),
                                        mn__yaml_get(config->recipe, "attention"),
                                        config->vocabulary, SEGMENT, l->error);
+    if (status == MN_ERROR_OPTION && l->error && !strstr(l->error->message, "config.json"))
+        mn__error_prefix(l->error, "%s/config.json", l->folder);
     l->given = 0;
     return status == MN_OK ? load(l, mn__decoder_options_of(*decoder)->depth) : status;
 }
