@@ -3,12 +3,13 @@
 #include <string.h>
 
 #include "base/gguf.h"
-#include "base/safetensors.h"
+#include "base/safetensors_folder.h"
 #include "cli/cli.h"
 #include "cli/dataset.h"
 #include "cli/help.h"
 #include "cli/open.h"
 #include "cli/table.h"
+#include "model/pretrained.h"
 
 typedef struct inspect_options {
     bool json, verify;
@@ -215,6 +216,87 @@ static mn_status inspect_run(const char *path, bool json, mn_error *error)
     return status;
 }
 
+/* ---- Pretrained models ----------------------------------------------------------------- */
+
+/* {name, value} of each line "name: value". */
+static json_t *option_rows(const mn__decoder *decoder)
+{
+    json_t *rows = json_array();
+    mn__string text = {0};
+    mn__decoder_write_model(decoder, &text);
+    char *rest = text.failed ? NULL : text.text;
+    for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *colon = strstr(line, ": ");
+        if (!colon)
+            continue;
+        *colon = '\0';
+        json_array_append_new(rows, json_pack("{s:s, s:s}", "name", line, "value", colon + 2));
+    }
+    mn__string_free(&text);
+    return rows;
+}
+
+/* As they lie in the folder. */
+static mn_status folder_rows(const char *path, json_t *rows, mn_error *error)
+{
+    mn__safetensors_folder *files;
+    mn_status status = mn__safetensors_folder_open(&files, path, error);
+    if (status != MN_OK)
+        return status;
+    for (int64_t i = 0; i < mn__safetensors_folder_count(files); i++) {
+        const mn__safetensor *tensor = mn__safetensors_folder_at(files, i);
+        json_array_append_new(rows, tensor_row(tensor->name, tensor->dtype, tensor->rank,
+                                               tensor->size, tensor->bytes));
+    }
+    mn__safetensors_folder_close(files);
+    return MN_OK;
+}
+
+static mn_status print_pretrained(const mn__pretrained *model, bool json, mn_error *error)
+{
+    json_t *tensors = json_array(), *blocks = block_rows(model->decoder);
+    const mn__family *family = model->config.family;
+    mn_status status = folder_rows(model->folder, tensors, error);
+    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "kind",
+                             "pretrained model", "folder", model->folder, "family", family->type,
+                             "parameters", (json_int_t)mn__params_elements(&model->params),
+                             "vocabulary", (json_int_t)model->config.vocabulary, "context",
+                             (json_int_t)model->config.context, "blocks", blocks, "values",
+                             option_rows(model->decoder), "tensors", tensors);
+    if (status != MN_OK) {
+        json_decref(root);
+        return status;
+    }
+    mn__string title = {0};
+    mn__string_printf(&title,
+                      "%s: a pretrained model, %s (%s)\n%lld parameters, %lld ids, texts of up "
+                      "to %lld tokens",
+                      model->folder, family->type, family->help,
+                      (long long)mn__params_elements(&model->params),
+                      (long long)model->config.vocabulary, (long long)model->config.context);
+    put_blocks(&title, blocks);
+    status = print_tensors(root, title.text ? title.text : model->folder, json, error);
+    mn__string_free(&title);
+    return status;
+}
+
+/* All is checked; nothing is loaded. */
+static mn_status inspect_pretrained(const char *path, bool json, mn_error *error)
+{
+    mn__device device;
+    mn__pretrained model;
+    mn_status status = mn__device_open_counting(&device, error);
+    if (status != MN_OK)
+        return status;
+    status = mn__pretrained_open(&model, &device, path, 0, error);
+    if (status == MN_OK) {
+        status = print_pretrained(&model, json, error);
+        mn__pretrained_close(&model);
+    }
+    mn__device_close(&device);
+    return status;
+}
+
 /* ---- Data sets and tokenizers ---------------------------------------------------------- */
 
 static mn_status inspect_dataset(const mn__call *call, mn_error *error)
@@ -285,6 +367,8 @@ static mn_status inspect(const mn__call *call, mn_error *error)
                         "%s: --verify is for data sets, which keep hashes of what they hold", path);
     if (holds(path, "recipe.yaml"))
         return inspect_run(path, json, error);
+    if (mn__pretrained_is(path))
+        return inspect_pretrained(path, json, error);
     if (holds(path, "tokenizer.json") || ends(path, ".model"))
         return inspect_tokenizer(path, json, error);
     if (ends(path, ".safetensors"))
@@ -292,7 +376,8 @@ static mn_status inspect(const mn__call *call, mn_error *error)
     if (ends(path, ".gguf"))
         return inspect_gguf(path, json, error);
     return mn__fail(error, MN_ERROR_UNSUPPORTED,
-                    "inspect reads .safetensors, .gguf, .model, data sets, tokenizers and runs",
+                    "inspect reads .safetensors, .gguf, .model, data sets, tokenizers, runs and "
+                    "pretrained models",
                     "%s: neither a file nor a folder that mneme knows", path);
 }
 
@@ -307,7 +392,8 @@ const mn__verb mn__verb_inspect = {
     .least = 1,
     .most = 1,
     .summary = "say what a file or folder is and what it holds",
-    .details = "PATH is a .safetensors or .gguf file, a run, a data set, or a tokenizer.\n\n"
+    .details = "PATH is a .safetensors or .gguf file, a run, a pretrained model's folder, a data\n"
+               "set, or a tokenizer.\n\n"
                "  mneme inspect books --verify",
     .tables = tables,
     .options_bytes = sizeof(inspect_options),

@@ -35,10 +35,10 @@ static mn_status prepare(const mn__run *run, const char *name, mn__arena *arena,
     const char *newlines = recipe_text(run, "newlines");
     mn__hash_text hash = mn__hash_of(name, (int64_t)strlen(name));
     *folder = mn__arena_printf(arena, "%s/eval/data-%.8s", run->folder, hash.hex);
-    config.tokenizer = mn__arena_printf(arena, "%s/tokenizer", run->folder);
+    config.tokenizer = run->tokenizer_path;
     config.out = *folder;
     config.data = (mn__string_list){.items = &name, .count = 1};
-    if (!config.tokenizer || !config.out)
+    if (!config.out)
         return no_memory(error);
     config.newlines = strcmp(newlines, "keep") ? MN__NEWLINES_LF : MN__NEWLINES_KEEP;
     return mn__prepare(&config, progress, NULL, error);

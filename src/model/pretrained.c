@@ -267,18 +267,19 @@ bool mn__pretrained_is(const char *folder)
     return n > 0 && (size_t)n < sizeof path && mn__file_exists(path);
 }
 
-static mn_status read_config(mn__pretrained *model, int64_t tokens, mn_error *error)
+mn_status mn__pretrained_read(mn__config *config, mn__arena *arena, const char *folder,
+                              int64_t tokens, mn_error *error)
 {
-    const char *path = mn__arena_printf(&model->arena, "%s/config.json", model->folder);
+    const char *path = mn__arena_printf(arena, "%s/config.json", folder);
     json_t *root;
     if (!path)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
     if (!mn__file_exists(path))
         return mn__fail(error, MN_ERROR_IO, "name a folder as Hugging Face keeps it",
-                        "%s: no model, it holds no config.json", model->folder);
+                        "%s: no model, it holds no config.json", folder);
     mn_status status = mn__json_read(path, &root, error);
     if (status == MN_OK)
-        status = mn__config_read(&model->config, &model->arena, path, root, tokens, error);
+        status = mn__config_read(config, arena, path, root, tokens, error);
     json_decref(root);
     return status;
 }
@@ -313,24 +314,28 @@ static mn_status rehearse(const mn__config *config, struct loading l)
     return status;
 }
 
-static mn_status open_weights(mn__pretrained *model, mn_error *error)
+mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const mn__config *config,
+                              const char *folder, mn_error *error)
 {
+    *decoder = NULL;
     mn__safetensors_folder *files;
-    mn_status status = mn__safetensors_folder_open(&files, model->folder, error);
+    mn_status status = mn__safetensors_folder_open(&files, folder, error);
     if (status != MN_OK)
         return status;
-    struct loading l = {.folder = model->folder,
-                        .family = model->config.family,
+    struct loading l = {.folder = folder,
+                        .family = config->family,
                         .files = files,
-                        .params = &model->params,
+                        .params = params,
                         .error = error};
     l.used = mn__calloc(mn__safetensors_folder_count(files), sizeof *l.used);
     if (!l.used)
         status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
     if (status == MN_OK)
-        status = rehearse(&model->config, l);
+        status = rehearse(config, l);
+    params->bare = true;
     if (status == MN_OK)
-        status = make(&model->decoder, &model->config, &l);
+        status = make(decoder, config, &l);
+    params->bare = false;
     mn__free(l.used);
     mn__safetensors_folder_close(files);
     return status;
@@ -342,13 +347,15 @@ mn_status mn__pretrained_open(mn__pretrained *model, mn__device *device, const c
     *model = (mn__pretrained){0};
     mn__arena_init(&model->arena, 1 << 14);
     mn__params_init(&model->params, device, 0);
-    model->params.bare = true;
     model->folder = mn__arena_strdup(&model->arena, folder);
-    mn_status status = model->folder
-                           ? read_config(model, tokens, error)
-                           : mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+    mn_status status = MN_OK;
+    if (!model->folder)
+        status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
     if (status == MN_OK)
-        status = open_weights(model, error);
+        status = mn__pretrained_read(&model->config, &model->arena, folder, tokens, error);
+    if (status == MN_OK)
+        status =
+            mn__pretrained_load(&model->decoder, &model->params, &model->config, folder, error);
     if (status != MN_OK)
         mn__pretrained_close(model);
     return status;

@@ -23,12 +23,21 @@ typedef struct mn__pretrained {
 /* tokens: of the longest text that will be read, for frequencies that depend on it; 0: the
  * longest that the model is for. Errors name the key or tensor: MN_ERROR_UNSUPPORTED for
  * what is not known here, MN_ERROR_MISMATCH for a tensor that is missing, ill-shaped or one
- * too many. The device is the caller's and outlives the model. */
+ * too many. The device is the caller's and outlives the model; on a counting one, all is
+ * checked and nothing is loaded. */
 mn_status mn__pretrained_open(mn__pretrained *model, mn__device *device, const char *folder,
                               int64_t tokens, mn_error *error);
 void mn__pretrained_close(mn__pretrained *model);
 
 /* Whether a folder holds such a model. */
 bool mn__pretrained_is(const char *folder);
+
+/* The two halves of opening, for other owners (model/run.h): config.json, whose recipe may
+ * then be changed; and the decoder that it describes, of new params, with the folder's
+ * weights. */
+mn_status mn__pretrained_read(mn__config *config, mn__arena *arena, const char *folder,
+                              int64_t tokens, mn_error *error);
+mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const mn__config *config,
+                              const char *folder, mn_error *error);
 
 #endif

@@ -1,4 +1,4 @@
-/* Run folders, opened for evaluation or generation. */
+/* Run folders and pretrained models, opened for evaluation or generation. */
 #include "model/run.h"
 
 #include <stdio.h>
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/pretrained.h"
 
 /* ---- Parameters in files ---------------------------------------------------------- */
 
@@ -84,22 +85,13 @@ static mn_status check_override(const char *override, mn_error *error)
                     "--set %s has no meaning for a run that is trained", override);
 }
 
-static mn_status read_recipe(mn__run *run, const char *const *overrides, int64_t override_count,
-                             mn_error *error)
+static mn_status read_recipe(mn__run *run, const char *path, mn_error *error)
 {
-    const char *path = mn__arena_printf(&run->arena, "%s/recipe.yaml", run->folder);
-    if (!path)
-        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
     if (!mn__file_exists(path))
-        return mn__fail(error, MN_ERROR_IO, "name a folder that `mneme train` has made",
+        return mn__fail(error, MN_ERROR_IO,
+                        "name a folder that `mneme train` has made, or a pretrained model's",
                         "%s: no run, it holds no recipe.yaml", run->folder);
-    mn_status status = mn__yaml_read(&run->arena, path, &run->recipe, error);
-    for (int64_t i = 0; i < override_count && status == MN_OK; i++) {
-        status = check_override(overrides[i], error);
-        if (status == MN_OK)
-            status = mn__yaml_set(&run->arena, run->recipe, overrides[i], error);
-    }
-    return status;
+    return mn__yaml_read(&run->arena, path, &run->recipe, error);
 }
 
 static mn_status read_segment(mn__run *run, mn_error *error)
@@ -117,6 +109,15 @@ static mn_status read_segment(mn__run *run, mn_error *error)
         mn__options_set(table, "segment", segment->text, &reading, &run->arena, error);
     run->segment = status == MN_OK ? reading.segment : 0;
     return status;
+}
+
+static mn_status take_fingerprint(mn__run *run, mn_error *error)
+{
+    mn__hash_text fingerprint = mn__params_fingerprint(&run->params);
+    if (!*fingerprint.hex)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
+    memcpy(run->fingerprint, fingerprint.hex, sizeof run->fingerprint);
+    return MN_OK;
 }
 
 static mn_status read_weights(mn__run *run, mn_error *error)
@@ -146,19 +147,21 @@ static mn_status read_weights(mn__run *run, mn_error *error)
         mn__error_prefix(error, "%s", path);
         return status;
     }
-    mn__hash_text fingerprint = mn__params_fingerprint(&run->params);
-    if (!*fingerprint.hex)
+    return take_fingerprint(run, error);
+}
+
+static mn_status load_tokenizer(mn__run *run, const char *path, mn_error *error)
+{
+    run->tokenizer_path = path;
+    if (!path)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
-    memcpy(run->fingerprint, fingerprint.hex, sizeof run->fingerprint);
-    return MN_OK;
+    return mn__tokenizer_load(&run->tokenizer, path, error);
 }
 
 static mn_status open_model(mn__run *run, mn_error *error)
 {
-    const char *tokenizer = mn__arena_printf(&run->arena, "%s/tokenizer", run->folder);
-    if (!tokenizer)
-        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
-    mn_status status = mn__tokenizer_load(&run->tokenizer, tokenizer, error);
+    mn_status status =
+        load_tokenizer(run, mn__arena_printf(&run->arena, "%s/tokenizer", run->folder), error);
     if (status == MN_OK)
         status = read_segment(run, error);
     if (status == MN_OK)
@@ -168,6 +171,76 @@ static mn_status open_model(mn__run *run, mn_error *error)
     return status == MN_OK ? read_weights(run, error) : status;
 }
 
+/* ---- Pretrained models ------------------------------------------------------------------ */
+
+static mn_status apply_overrides(mn__run *run, const char *const *overrides, int64_t count,
+                                 mn_error *error)
+{
+    mn_status status = MN_OK;
+    for (int64_t i = 0; i < count && status == MN_OK; i++) {
+        status = check_override(overrides[i], error);
+        if (status == MN_OK)
+            status = mn__yaml_set(&run->arena, run->recipe, overrides[i], error);
+    }
+    return status;
+}
+
+static mn_status load_pretrained_tokenizer(mn__run *run, const mn__config *config, mn_error *error)
+{
+    const char *json = mn__arena_printf(&run->arena, "%s/tokenizer.json", run->folder);
+    const char *model = mn__arena_printf(&run->arena, "%s/tokenizer.model", run->folder);
+    if (!json || !model)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+    if (!mn__file_exists(json) && !mn__file_exists(model))
+        return mn__fail(error, MN_ERROR_IO, "fetch it too",
+                        "%s: neither tokenizer.json nor tokenizer.model is in it", run->folder);
+    mn_status status = load_tokenizer(run, mn__file_exists(json) ? run->folder : model, error);
+    if (status == MN_OK && run->tokenizer->vocab > config->vocabulary)
+        return mn__fail(error, MN_ERROR_MISMATCH, "it is the tokenizer of another model",
+                        "%s: the tokenizer has %lld ids, the model %lld", run->folder,
+                        (long long)run->tokenizer->vocab, (long long)config->vocabulary);
+    return status;
+}
+
+static mn_status open_pretrained(mn__run *run, const char *const *overrides, int64_t count,
+                                 mn_error *error)
+{
+    static const char *const usual[] = {"data.segment=512", "train.precision=f32"};
+    mn__config config;
+    mn_status status = mn__pretrained_read(&config, &run->arena, run->folder, 0, error);
+    if (status != MN_OK)
+        return status;
+    run->recipe = config.recipe;
+    for (int i = 0; i < 2 && status == MN_OK; i++)
+        status = mn__yaml_set(&run->arena, run->recipe, usual[i], error);
+    if (status == MN_OK)
+        status = apply_overrides(run, overrides, count, error);
+    if (status == MN_OK)
+        status = read_segment(run, error);
+    if (status == MN_OK)
+        status = load_pretrained_tokenizer(run, &config, error);
+    if (status == MN_OK)
+        status = mn__pretrained_load(&run->decoder, &run->params, &config, run->folder, error);
+    snprintf(run->weights_file, sizeof run->weights_file, "model.safetensors");
+    return status == MN_OK ? take_fingerprint(run, error) : status;
+}
+
+/* ---- Either ------------------------------------------------------------------------------ */
+
+static mn_status open_folder(mn__run *run, const char *const *overrides, int64_t override_count,
+                             mn_error *error)
+{
+    const char *recipe = mn__arena_printf(&run->arena, "%s/recipe.yaml", run->folder);
+    if (!recipe)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
+    if (!mn__file_exists(recipe) && mn__pretrained_is(run->folder))
+        return open_pretrained(run, overrides, override_count, error);
+    mn_status status = read_recipe(run, recipe, error);
+    if (status == MN_OK)
+        status = apply_overrides(run, overrides, override_count, error);
+    return status == MN_OK ? open_model(run, error) : status;
+}
+
 mn_status mn__run_open(mn__run *run, mn__device *device, const char *folder,
                        const char *const *overrides, int64_t override_count, mn_error *error)
 {
@@ -175,10 +248,8 @@ mn_status mn__run_open(mn__run *run, mn__device *device, const char *folder,
     mn__arena_init(&run->arena, 1 << 14);
     mn__params_init(&run->params, device, 0);
     run->folder = mn__arena_strdup(&run->arena, folder);
-    mn_status status = run->folder ? read_recipe(run, overrides, override_count, error)
+    mn_status status = run->folder ? open_folder(run, overrides, override_count, error)
                                    : mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a run");
-    if (status == MN_OK)
-        status = open_model(run, error);
     if (status != MN_OK)
         mn__run_close(run);
     return status;

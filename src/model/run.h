@@ -1,4 +1,5 @@
-/* Run folders: what a recipe produces, and how it is opened again.
+/* Run folders: what a recipe produces, and how it is opened again; and pretrained models
+ * (model/pretrained.h), opened as if they were runs.
  *
  *   recipe.yaml          as resolved, overrides included
  *   tokenizer/           see text/tokenizer.h
@@ -18,18 +19,22 @@ typedef struct mn__run {
     mn__arena arena;       /* the recipe's nodes */
     mn__yaml_node *recipe; /* root mapping */
     const char *folder;
+    const char *tokenizer_path; /* where it was loaded from */
     mn__tokenizer *tokenizer;
     mn__params params;
     mn__decoder *decoder;
     int64_t segment;
-    char weights_file[32]; /* "best.safetensors" or "last.safetensors" */
+    char weights_file[32]; /* "best.safetensors", "last.safetensors" or "model.safetensors" */
     char fingerprint[33];  /* of that file's weights */
-    int64_t step;          /* the update at which they were written */
+    int64_t step;          /* the update at which they were written; 0 of a pretrained model */
 } mn__run;
 
 /* Opens a run for evaluation or generation: the best weights if there are any,
  * else the last. `overrides`: "a.b=c" each, as --set; so that memory length may
- * differ from training. The device is the caller's and outlives the run. */
+ * differ from training. The device is the caller's and outlives the run. A folder without
+ * recipe.yaml and with config.json is a pretrained model: its recipe is made from
+ * config.json, with data.segment 512 and train.precision f32, and its tokenizer is its
+ * tokenizer.json or, where there is none, tokenizer.model. */
 mn_status mn__run_open(mn__run *run, mn__device *device, const char *folder,
                        const char *const *overrides, int64_t override_count, mn_error *error);
 void mn__run_close(mn__run *run);

@@ -15,6 +15,8 @@
 #include "base/memory.h"
 #include "base/safetensors.h"
 #include "model/pretrained.h"
+#include "model/run.h"
+#include "reader/session.h"
 #include "support/failing.h"
 #include "support/folder.h"
 #include "support/model.h"
@@ -396,6 +398,83 @@ static void half_floats(void **state)
     close_model(&model, &device);
 }
 
+/* ---- As runs --------------------------------------------------------------------------------- */
+
+/* A tokenizer of our own, of so many ids, into the folder. */
+static void write_tokenizer(int letters)
+{
+    mn_error error;
+    mn__tokenizer *tokenizer;
+    mn__tokenizer_builder *builder;
+    char text[128];
+    for (int i = 0; i < letters; i++)
+        text[i] = (char)('0' + i);
+    succeed(mn__tokenizer_builder_new(&builder, "characters", (mn__tokenizer_plan){0}, &error),
+            &error);
+    succeed(mn__tokenizer_builder_feed(builder, text, letters, &error), &error);
+    succeed(mn__tokenizer_builder_end_document(builder, &error), &error);
+    succeed(mn__tokenizer_builder_end(builder, &tokenizer, &error), &error);
+    succeed(mn__tokenizer_save(tokenizer, folder_path(temporary, "model"), &error), &error);
+    mn__tokenizer_free(tokenizer);
+}
+
+/* Reads the golden text in a session: the last token's logits are those of `name`. */
+static void check_run(mn__run *run, const char *name)
+{
+    char path[512];
+    mn_error error;
+    mn__safetensors *file;
+    mn__session session;
+    succeed(mn__safetensors_open(&file, golden(path, "llama", "expected.safetensors"), &error),
+            &error);
+    const mn__safetensor *ids = mn__safetensors_find(file, "ids");
+    const mn__safetensor *expected = mn__safetensors_find(file, name);
+    int64_t T = ids->size[0], V = expected->size[1];
+    const float *last = (const float *)expected->data + (expected->size[0] - 1) * V;
+    const mn__session_options options = {
+        .rows = 1, .capacity = T, .chunk = run->segment, .compute = MN__F32};
+    succeed(mn__session_open(&session, run->decoder, &run->params, &options, &error), &error);
+    const mn__stretch text = {.T = T, .ids = ids->data};
+    succeed(mn__session_read(&session, &text, &error), &error);
+    const float *logits = mn__session_logits(&session, &error);
+    assert_non_null(logits);
+    for (int64_t v = 0; v < V; v++)
+        assert_true(fabsf(logits[v] - last[v]) < 1e-3f);
+    mn__session_close(&session);
+    mn__safetensors_close(file);
+}
+
+static void runs(void **state)
+{
+    (void)state;
+    static const char *const linear[] = {"model.rope_scaling=linear", "model.rope_factor=4",
+                                         "data.segment=10"};
+    mn_error error;
+    mn__device device;
+    mn__run run;
+    make_folder("llama");
+    const char *folder = folder_path(temporary, "model");
+    succeed(mn__device_open(&device, &error), &error);
+    assert_int_equal(mn__run_open(&run, &device, folder, NULL, 0, &error), MN_ERROR_IO);
+    assert_non_null(strstr(error.message, "tokenizer.json"));
+    write_tokenizer(62);
+    assert_int_equal(mn__run_open(&run, &device, folder, NULL, 0, &error), MN_ERROR_MISMATCH);
+    assert_non_null(strstr(error.message, "62 ids, the model 61"));
+    write_tokenizer(58);
+    succeed(mn__run_open(&run, &device, folder, NULL, 0, &error), &error);
+    assert_int_equal(run.segment, 512);
+    check_run(&run, "logits");
+    mn__run_close(&run);
+    succeed(mn__run_open(&run, &device, folder, linear, 3, &error), &error);
+    assert_int_equal(run.segment, 10);
+    check_run(&run, "logits.linear");
+    mn__run_close(&run);
+    assert_int_equal(
+        mn__run_open(&run, &device, folder, (const char *const[]){"model.depth=3"}, 1, &error),
+        MN_ERROR_MISMATCH);
+    mn__device_close(&device);
+}
+
 /* ---- Allocations ----------------------------------------------------------------------------- */
 
 struct opening {
@@ -413,6 +492,16 @@ static mn_status open_and_close(void *user, mn_error *error)
     return status;
 }
 
+static mn_status open_run(void *user, mn_error *error)
+{
+    struct opening *opening = user;
+    mn__run run;
+    mn_status status = mn__run_open(&run, &opening->device, opening->path, NULL, 0, error);
+    if (status == MN_OK)
+        mn__run_close(&run);
+    return status;
+}
+
 /* One file and several; a window by layers, lists of factors, fused and turned matrices. */
 static void every_allocation(void **state)
 {
@@ -425,15 +514,23 @@ static void every_allocation(void **state)
         golden(opening.path, families[i], "");
         failing_each(families[i], open_and_close, &opening, true, NULL);
     }
+    make_folder("opt");
+    write_tokenizer(40);
+    snprintf(opening.path, sizeof opening.path, "%s", folder_path(temporary, "model"));
+    failing_each("a run", open_run, &opening, true, NULL);
     mn__device_close(&opening.device);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(refused_settings), cmocka_unit_test(claims),
-        cmocka_unit_test(planned_lengths),  cmocka_unit_test(tensors),
-        cmocka_unit_test(tied_heads),       cmocka_unit_test(half_floats),
+        cmocka_unit_test(refused_settings),
+        cmocka_unit_test(claims),
+        cmocka_unit_test(planned_lengths),
+        cmocka_unit_test(tensors),
+        cmocka_unit_test(tied_heads),
+        cmocka_unit_test(half_floats),
+        cmocka_unit_test(runs),
         cmocka_unit_test(every_allocation),
     };
     return cmocka_run_group_tests(tests, setup, folder_remove);
