@@ -60,6 +60,21 @@ head -c 1000 "$source/tests/golden/xl_pre.safetensors" >"$work/cut.safetensors"
 expect 5 'cut.safetensors' "$mneme" inspect "$work/cut.safetensors"
 expect 7 'inspect reads' "$mneme" inspect "$work/text"
 
+# Pretrained models.
+pretrained="$source/tests/golden/pretrained"
+expect 0 'a pretrained model, qwen2' "$mneme" inspect "$pretrained/qwen2"
+expect 0 'layers 1 to 2: .window, feed_forward' "$mneme" inspect "$pretrained/qwen2"
+expect 0 '"family": "phi3"' "$mneme" inspect "$pretrained/phi3" --json
+expect 0 'a session' "$mneme" plan "$pretrained/llama" --tokens 100
+expect 0 '"tokens": 64' "$mneme" plan "$pretrained/llama" --json
+expect 9 'learned 50 positions' "$mneme" plan "$pretrained/gpt2" --tokens 51
+expect 2 'set is for recipes' "$mneme" plan "$pretrained/llama" --set model.depth=3
+expect 2 'for pretrained models' "$mneme" plan "$source/recipes/tinyshakespeare.yaml" --tokens 9
+expect 4 'tokenizer.json' "$mneme" generate "$pretrained/llama"
+mkdir "$work/model"
+sed 's/llama/mamba/' "$pretrained/llama/config.json" >"$work/model/config.json"
+expect 7 'known here are llama' "$mneme" inspect "$work/model"
+
 # Shells and the man page.
 "$mneme" completion bash >"$work/bash"
 expect 0 train-vocab bash -c "source '$work/bash'; COMP_WORDS=(mneme prepare --tr); COMP_CWORD=2; _mneme
