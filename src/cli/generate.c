@@ -64,13 +64,14 @@ static mn_status print_json(const mn__run *run, const generate_options *options,
 {
     const char *stopped_by = generated->stopped_by;
     return mn__table_json(
-        json_pack("{s:s, s:s, s:I, s:s%, s:s%, s:I, s:I, s:s?, s:I, s:f, s:f}", "run", run->folder,
-                  "model", run->fingerprint, "step", (json_int_t)run->step, "prompt",
+        json_pack("{s:s, s:s, s:I, s:s%, s:s%, s:I, s:I, s:s?, s:b, s:I, s:f, s:f}", "run",
+                  run->folder, "model", run->fingerprint, "step", (json_int_t)run->step, "prompt",
                   config->prompt, (size_t)config->prompt_bytes, "text",
                   text->text ? text->text : "", (size_t)text->bytes, "prompt_tokens",
                   (json_int_t)generated->prompt_tokens, "tokens", (json_int_t)generated->tokens,
-                  "stopped_by", stopped_by, "seed", (json_int_t)options->seed, "prompt_seconds",
-                  generated->prompt_seconds, "seconds", generated->seconds),
+                  "stopped_by", stopped_by, "ended", generated->ended, "seed",
+                  (json_int_t)options->seed, "prompt_seconds", generated->prompt_seconds, "seconds",
+                  generated->seconds),
         error);
 }
 

@@ -90,6 +90,14 @@ static mn_status read_ids(generation *work, const int32_t *ids, int64_t count, m
     return mn__session_read(&work->session, &(mn__stretch){.T = count, .ids = ids}, error);
 }
 
+static bool is_end(const mn__run *run, int32_t id)
+{
+    for (int64_t i = 0; i < run->end_count; i++)
+        if (run->ends[i] == id)
+            return true;
+    return false;
+}
+
 static mn_status next_token(generation *work, mn_error *error)
 {
     const mn__tokenizer *tokenizer = work->run->tokenizer;
@@ -101,6 +109,10 @@ static mn_status next_token(generation *work, mn_error *error)
     if (id < 0)
         return mn__fail(error, MN_ERROR_NUMBER, "was the training stable? try f32",
                         "the logits of token %lld are not finite", (long long)generated->tokens);
+    if (is_end(work->run, id)) {
+        generated->ended = true;
+        return MN_OK;
+    }
     int64_t bytes;
     const char *piece = mn__tokenizer_piece(tokenizer, id, &bytes);
     bool strip = generated->tokens == 0 && work->config->prompt_bytes == 0 &&
@@ -152,7 +164,8 @@ static mn_status generate(generation *work, mn_error *error)
     mn_status status = read_ids(work, work->prompt.id, work->prompt.count, error);
     generated->prompt_seconds = mn__clock() - begin;
     begin = mn__clock();
-    while (status == MN_OK && !generated->stopped_by && generated->tokens < work->config->tokens)
+    while (status == MN_OK && !generated->stopped_by && !generated->ended &&
+           generated->tokens < work->config->tokens)
         status = next_token(work, error);
     generated->seconds = mn__clock() - begin;
     if (status != MN_OK || generated->stopped_by)

@@ -23,6 +23,7 @@ typedef struct mn__generate_config {
 typedef struct mn__generated {
     int64_t prompt_tokens, tokens;
     const char *stopped_by; /* the stop string, or NULL */
+    bool ended;             /* the model's own end of a text came */
     double prompt_seconds, seconds;
 } mn__generated;
 

@@ -436,6 +436,30 @@ static mn_status check_chunks(const struct reader *r)
     return status;
 }
 
+mn_status mn__config_read_ends(mn__config *config, mn__arena *arena, const char *path,
+                               const json_t *root, mn_error *error)
+{
+    const json_t *found = json_object_get(root, "eos_token_id");
+    if (!found || json_is_null(found))
+        return MN_OK;
+    int64_t count = json_is_array(found) ? (int64_t)json_array_size(found) : 1;
+    int32_t *ends = mn__arena_calloc(arena, count, sizeof *ends);
+    if (!ends)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a model");
+    for (int64_t i = 0; i < count; i++) {
+        const json_t *id = json_is_array(found) ? json_array_get(found, (size_t)i) : found;
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) >= config->vocabulary)
+            return mn__fail(error, MN_ERROR_FORMAT, "fetch the folder again",
+                            "%s: 'eos_token_id' holds what is no id below %lld", path,
+                            (long long)config->vocabulary);
+        ends[i] = (int32_t)json_integer_value(id);
+    }
+    config->ends = ends;
+    config->end_count = count;
+    return MN_OK;
+}
+
 /* ---- The whole --------------------------------------------------------------------------- */
 
 static mn_status find_family(struct reader *r)
@@ -485,7 +509,11 @@ static mn_status read_model(struct reader *r)
         status = read_rope(r);
     if (status == MN_OK && r->family->window)
         status = read_windows(r);
-    return status == MN_OK ? check_chunks(r) : status;
+    if (status == MN_OK)
+        status = check_chunks(r);
+    return status == MN_OK
+               ? mn__config_read_ends(r->config, r->arena, r->root.file, r->root.value, r->error)
+               : status;
 }
 
 mn_status mn__config_read(mn__config *config, mn__arena *arena, const char *path,

@@ -78,6 +78,8 @@ typedef struct mn__config {
     int64_t vocabulary;
     int64_t context; /* the longest text that the model is for */
     int64_t tokens;  /* planned for */
+    int64_t end_count;
+    const int32_t *ends; /* [end_count]: ids at which a text ends (eos_token_id) */
 } mn__config;
 
 /* tokens: what frequencies that depend on the length are made for; 0: the context.
@@ -86,5 +88,9 @@ typedef struct mn__config {
  * errors and lives as long as the arena. */
 mn_status mn__config_read(mn__config *config, mn__arena *arena, const char *path,
                           const json_t *root, int64_t tokens, mn_error *error);
+/* eos_token_id, an id or a list of them, of config.json or generation_config.json; where it
+ * is missing, what was there stays. */
+mn_status mn__config_read_ends(mn__config *config, mn__arena *arena, const char *path,
+                               const json_t *root, mn_error *error);
 
 #endif

@@ -41,9 +41,15 @@ static float half_to_float(uint16_t half)
 }
 
 /* n elements of a tensor, from one of them on, to floats `stride` apart. */
-static void convert(const mn__safetensor *from, int64_t first, int64_t n, float *to, int64_t stride)
+static void convert(mn__queue *queue, const mn__safetensor *from, int64_t first, int64_t n,
+                    float *to, int64_t stride)
 {
-    if (from->dtype[0] == 'B') {
+    if (from->dtype[0] == 'B' && stride == 1) {
+        const uint16_t *values = (const uint16_t *)from->data + first;
+        mn__matrix out = {to, MN__F32, 1, n, n};
+        mn__matrix in = {(void *)(uintptr_t)values, MN__BF16, 1, n, n};
+        queue->kernels->convert(queue, out, in);
+    } else if (from->dtype[0] == 'B') {
         const uint16_t *values = (const uint16_t *)from->data + first;
         for (int64_t i = 0; i < n; i++)
             to[i * stride] = mn__bf16_to_f32(values[i]);
@@ -126,7 +132,7 @@ static bool is_turned(const struct match *match)
 }
 
 /* Their rows, one after the other, are ours. */
-static void copy(const struct match *match)
+static void copy(mn__queue *queue, const struct match *match)
 {
     int64_t width = match->columns ? match->columns : 1, each = match->rows / match->theirs;
     int64_t done = 0;
@@ -139,9 +145,10 @@ static void copy(const struct match *match)
             n = rows - row < each - at ? rows - row : each - at;
             if (is_turned(match)) /* column `at` of theirs is a row of ours */
                 for (int64_t c = 0; c < width; c++)
-                    convert(from, c * each + at, n, to + row * width + c, width);
+                    convert(queue, from, c * each + at, n, to + row * width + c, width);
             else
-                convert(from, (at + match->naming->skip) * width, n * width, to + row * width, 1);
+                convert(queue, from, (at + match->naming->skip) * width, n * width,
+                        to + row * width, 1);
         }
         mn__param_changed(match->param[i]);
     }
@@ -169,7 +176,7 @@ static mn_status load_match(struct loading *l, struct match *match, int64_t laye
     }
     l->given += match->ours;
     if (!l->params->device->counting)
-        copy(match);
+        copy(&l->params->device->queue, match);
     return MN_OK;
 }
 
@@ -267,6 +274,23 @@ bool mn__pretrained_is(const char *folder)
     return n > 0 && (size_t)n < sizeof path && mn__file_exists(path);
 }
 
+/* generation_config.json, where there is one, knows better where texts end. */
+static mn_status read_ends(mn__config *config, mn__arena *arena, const char *folder,
+                           mn_error *error)
+{
+    const char *path = mn__arena_printf(arena, "%s/generation_config.json", folder);
+    json_t *root;
+    if (!path)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+    if (!mn__file_exists(path))
+        return MN_OK;
+    mn_status status = mn__json_read(path, &root, error);
+    if (status == MN_OK)
+        status = mn__config_read_ends(config, arena, path, root, error);
+    json_decref(root);
+    return status;
+}
+
 mn_status mn__pretrained_read(mn__config *config, mn__arena *arena, const char *folder,
                               int64_t tokens, mn_error *error)
 {
@@ -281,7 +305,7 @@ mn_status mn__pretrained_read(mn__config *config, mn__arena *arena, const char *
     if (status == MN_OK)
         status = mn__config_read(config, arena, path, root, tokens, error);
     json_decref(root);
-    return status;
+    return status == MN_OK ? read_ends(config, arena, folder, error) : status;
 }
 
 /* Makes the decoder that config.json describes, and loads it. */

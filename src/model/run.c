@@ -211,6 +211,8 @@ static mn_status open_pretrained(mn__run *run, const char *const *overrides, int
     if (status != MN_OK)
         return status;
     run->recipe = config.recipe;
+    run->ends = config.ends;
+    run->end_count = config.end_count;
     for (int i = 0; i < 2 && status == MN_OK; i++)
         status = mn__yaml_set(&run->arena, run->recipe, usual[i], error);
     if (status == MN_OK)

@@ -24,6 +24,8 @@ typedef struct mn__run {
     mn__params params;
     mn__decoder *decoder;
     int64_t segment;
+    int64_t end_count; /* of ids at which generation ends; 0 of what was trained here */
+    const int32_t *ends;
     char weights_file[32]; /* "best.safetensors", "last.safetensors" or "model.safetensors" */
     char fingerprint[33];  /* of that file's weights */
     int64_t step;          /* the update at which they were written; 0 of a pretrained model */

@@ -14,6 +14,7 @@
 
 #include "base/memory.h"
 #include "base/safetensors.h"
+#include "eval/generate.h"
 #include "model/pretrained.h"
 #include "model/run.h"
 #include "reader/session.h"
@@ -444,6 +445,67 @@ static void check_run(mn__run *run, const char *name)
     mn__safetensors_close(file);
 }
 
+static bool ignore(void *user, const char *text, int64_t bytes)
+{
+    (void)text;
+    *(int64_t *)user += bytes;
+    return true;
+}
+
+/* A text is cut where an id comes that ends texts, and only there. */
+static void check_end(mn__run *run)
+{
+    enum { MOST = 12 };
+    mn_error error;
+    mn__generated generated;
+    int64_t bytes = 0, whole;
+    mn__generate_config config = {
+        .prompt = "012", .prompt_bytes = 3, .tokens = MOST, .emit = ignore, .user = &bytes};
+    run->end_count = 0;
+    succeed(mn__generate(run, &config, &generated, &error), &error);
+    assert_int_equal(generated.tokens, MOST);
+    assert_false(generated.ended);
+    whole = bytes;
+    int32_t every[58];
+    for (int32_t i = 0; i < 58; i++)
+        every[i] = i;
+    run->ends = every;
+    run->end_count = 58;
+    bytes = 0;
+    succeed(mn__generate(run, &config, &generated, &error), &error);
+    assert_true(generated.ended && generated.tokens == 0 && bytes == 0 && whole >= MOST);
+}
+
+/* generation_config.json's come before config.json's. */
+static void ends(void **state)
+{
+    (void)state;
+    mn_error error;
+    mn__arena arena;
+    mn__config config;
+    make_folder("llama");
+    const char *folder = folder_path(temporary, "model");
+    const char *path = folder_path(temporary, "model/generation_config.json");
+    mn__arena_init(&arena, 0);
+    succeed(mn__pretrained_read(&config, &arena, folder, 0, &error), &error);
+    assert_true(config.end_count == 1 && config.ends[0] == 2);
+    folder_write(path, "{\"eos_token_id\": [7, 60]}", -1);
+    succeed(mn__pretrained_read(&config, &arena, folder, 0, &error), &error);
+    assert_true(config.end_count == 2 && config.ends[0] == 7 && config.ends[1] == 60);
+    folder_write(path, "{\"eos_token_id\": null}", -1);
+    succeed(mn__pretrained_read(&config, &arena, folder, 0, &error), &error);
+    assert_true(config.end_count == 1 && config.ends[0] == 2);
+    static const char *const wrong[] = {"61", "-1", "\"2\"", "[2, 1.5]"};
+    for (int i = 0; i < 4; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "{\"eos_token_id\": %s}", wrong[i]);
+        folder_write(path, text, -1);
+        assert_int_equal(mn__pretrained_read(&config, &arena, folder, 0, &error), MN_ERROR_FORMAT);
+        assert_non_null(strstr(error.message, "generation_config.json: 'eos_token_id'"));
+    }
+    mn__arena_free(&arena);
+}
+
 static void runs(void **state)
 {
     (void)state;
@@ -464,6 +526,7 @@ static void runs(void **state)
     succeed(mn__run_open(&run, &device, folder, NULL, 0, &error), &error);
     assert_int_equal(run.segment, 512);
     check_run(&run, "logits");
+    check_end(&run);
     mn__run_close(&run);
     succeed(mn__run_open(&run, &device, folder, linear, 3, &error), &error);
     assert_int_equal(run.segment, 10);
@@ -530,6 +593,7 @@ int main(void)
         cmocka_unit_test(tensors),
         cmocka_unit_test(tied_heads),
         cmocka_unit_test(half_floats),
+        cmocka_unit_test(ends),
         cmocka_unit_test(runs),
         cmocka_unit_test(every_allocation),
     };
