@@ -1,7 +1,7 @@
 /* Pretrained models of every family against transformers: logits of tiny folders with
  * random weights (pretrained/FAMILY, made by make_pretrained.py), read whole, in pieces and
- * token by token; of every way to stretch rotary positions, beyond the length at which it
- * begins to. */
+ * token by token; choices in bf16; of every way to stretch rotary positions, beyond the length at
+ * which it begins to. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -45,8 +45,8 @@ static const char *golden_path(char path[512], const char *family, const char *f
 /* ---- Logits -------------------------------------------------------------------------------- */
 
 /* Of n tokens, in segments of at most `piece`: [n, V]. */
-static void read_logits(mn__pretrained *model, const int32_t *ids, int64_t n, int64_t piece,
-                        float *logits)
+static void read_logits(mn__pretrained *model, mn__dtype compute, const int32_t *ids, int64_t n,
+                        int64_t piece, float *logits)
 {
     mn_error error;
     mn__states states;
@@ -55,8 +55,8 @@ static void read_logits(mn__pretrained *model, const int32_t *ids, int64_t n, in
     int64_t V = model->config.vocabulary;
     for (int32_t i = 0; i < TOKENS; i++)
         every[i] = i;
-    mn__tape_init(&tape, &model->params, MN__F32);
-    succeed(mn__decoder_states_open(model->decoder, &states, 1, n, MN__F32, &error), &error);
+    mn__tape_init(&tape, &model->params, compute);
+    succeed(mn__decoder_states_open(model->decoder, &states, 1, n, compute, &error), &error);
     for (int64_t t = 0, count; t < n; t += count) {
         bool start = t == 0;
         count = n - t < piece ? n - t : piece;
@@ -85,7 +85,7 @@ static void check_logits(mn__pretrained *model, const char *what, const int32_t 
     for (int64_t i = 0; i < rows * V; i++)
         most = fmaxf(most, fabsf(right[i]));
     for (int p = 0; p < 3; p++) {
-        read_logits(model, ids, n, pieces[p], logits);
+        read_logits(model, MN__F32, ids, n, pieces[p], logits);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t v = 0; v < V; v++) {
                 double got = (double)logits[((r + 1) * stride - 1) * V + v];
@@ -95,6 +95,43 @@ static void check_logits(mn__pretrained *model, const char *what, const int32_t 
                              got, (double)right[r * V + v]);
             }
     }
+    free(logits);
+}
+
+static int64_t largest(const float *logits, int64_t V)
+{
+    int64_t best = 0;
+    for (int64_t v = 1; v < V; v++)
+        best = logits[v] > logits[best] ? v : best;
+    return best;
+}
+
+/* In bf16 the most probable id is the same wherever it leads by more than bf16's rounding,
+ * of 2^-9 at each of some ten steps of each layer: 2^-5 of the largest logit. */
+static void check_choices(mn__pretrained *model, const char *what, const int32_t *ids,
+                          const mn__safetensor *expected)
+{
+    int64_t V = model->config.vocabulary, sure = 0, same = 0;
+    const float *right = expected->data;
+    float *logits = malloc((size_t)(TOKENS * V) * sizeof *logits), most = 0;
+    assert_non_null(logits);
+    for (int64_t i = 0; i < TOKENS * V; i++)
+        most = fmaxf(most, fabsf(right[i]));
+    read_logits(model, MN__BF16, ids, TOKENS, TOKENS, logits);
+    for (int64_t t = 0; t < TOKENS; t++) {
+        const float *row = right + t * V;
+        int64_t best = largest(row, V);
+        float second = -INFINITY;
+        for (int64_t v = 0; v < V; v++)
+            second = v != best && row[v] > second ? row[v] : second;
+        if (row[best] - second <= 0x1p-5f * most)
+            continue;
+        sure++;
+        same += largest(logits + t * V, V) == best;
+    }
+    if (2 * sure < TOKENS || 100 * same < 99 * sure)
+        fail_msg("%s in bf16: %lld of %lld sure choices are the same", what, (long long)same,
+                 (long long)sure);
     free(logits);
 }
 
@@ -113,6 +150,8 @@ static void check_folder(const char *folder, const char *what, const char *famil
     const mn__safetensor *expected = mn__safetensors_find(file, tensor);
     assert_non_null(expected);
     check_logits(&model, what, mn__safetensors_find(file, "ids")->data, expected, stride);
+    if (stride == 1)
+        check_choices(&model, what, mn__safetensors_find(file, "ids")->data, expected);
     mn__pretrained_close(&model);
     mn__device_close(&device);
     mn__safetensors_close(file);
