@@ -296,7 +296,9 @@ static mn_status read_scaling(struct reader *r, mn__json rope, const char *type)
     if (!strcmp(type, "default"))
         return MN_OK;
     put_int(r, "rope_length", r->config->tokens);
-    bool longrope = !strcmp(type, "longrope") || !strcmp(type, "su"); /* its name at first */
+    /* Its names at first; Phi-3 called it yarn, too. */
+    bool longrope = !strcmp(type, "longrope") || !strcmp(type, "su") ||
+                    (!strcmp(type, "yarn") && json_object_get(rope.value, "long_factor"));
     put(r, "rope_scaling", longrope ? "longrope" : type);
     if (longrope)
         return read_longrope(r, rope);
@@ -419,8 +421,9 @@ static mn_status read_windows(struct reader *r)
                         : mn__fail(r->error, MN_ERROR_MEMORY, NULL, "no memory for a model");
 }
 
-/* Qwen2.5-1M reads by chunks beyond this length; up to it that is plain attention. */
-static mn_status check_chunks(const struct reader *r)
+/* Qwen2.5-1M reads by chunks beyond this length; up to it that is plain attention, and more
+ * is not planned for unless it is asked for. */
+static mn_status check_chunks(const struct reader *r, bool asked)
 {
     mn__json chunks = {r->root.file, NULL};
     int64_t most = INT64_MAX;
@@ -428,6 +431,8 @@ static mn_status check_chunks(const struct reader *r)
                                        &chunks, r->error);
     if (status == MN_OK && chunks.value)
         status = mn__json_int(chunks, "chunk_size", MN__JSON_REQUIRED, &most, r->error);
+    if (status == MN_OK && !asked && most > 0 && r->config->tokens > most)
+        r->config->tokens = most;
     if (status == MN_OK && r->config->tokens > most)
         return mn__fail(r->error, MN_ERROR_UNSUPPORTED, "plan for fewer tokens",
                         "%s: beyond %lld tokens the model has dual chunk attention, which is not "
@@ -497,8 +502,11 @@ static mn_status read_model(struct reader *r)
     mn_status status = find_family(r);
     if (status != MN_OK)
         return status;
+    bool asked = r->config->tokens > 0;
     r->config->family = r->family;
     status = read_sizes(r);
+    if (status == MN_OK)
+        status = check_chunks(r, asked);
     for (const mn__family_key *key = r->family->keys; key->key && status == MN_OK; key++)
         status = read_key(r, key);
     if (status == MN_OK && !r->head_width) {
@@ -509,8 +517,6 @@ static mn_status read_model(struct reader *r)
         status = read_rope(r);
     if (status == MN_OK && r->family->window)
         status = read_windows(r);
-    if (status == MN_OK)
-        status = check_chunks(r);
     return status == MN_OK
                ? mn__config_read_ends(r->config, r->arena, r->root.file, r->root.value, r->error)
                : status;

@@ -183,7 +183,7 @@ static void refused_settings(void **state)
         {"llama", "{\"head_dim\": 7}", MN_ERROR_OPTION, "head width"},
         {"llama", "{\"vocab_size\": -1}", MN_ERROR_FORMAT, "vocab_size -1"},
         {"llama", "{\"max_position_embeddings\": 0}", MN_ERROR_FORMAT, "max_position_embeddings 0"},
-        {"llama", "{\"dual_chunk_attention_config\": {\"chunk_size\": 20}}", MN_ERROR_UNSUPPORTED,
+        {"llama", "{\"dual_chunk_attention_config\": {\"chunk_size\": 0}}", MN_ERROR_UNSUPPORTED,
          "dual chunk attention"},
         {"mistral", "{\"sliding_window\": 0}", MN_ERROR_FORMAT, "sliding_window 0"},
         {"qwen3", "{\"layer_types\": [\"full_attention\"]}", MN_ERROR_FORMAT, "none for layer 1"},
@@ -275,6 +275,10 @@ static void planned_lengths(void **state)
     make_folder("mistral");
     write_config("mistral", "{\"sliding_window\": null}");
     check_opens("no window", 0);
+    write_config("mistral", "{\"dual_chunk_attention_config\": {\"chunk_size\": 20}}");
+    check_refused("chunks", 21, MN_ERROR_UNSUPPORTED, "beyond 20 tokens");
+    check_opens("a chunk", 20);
+    check_opens("a chunk at most", 0);
     make_folder("gpt2");
     check_refused("too long", 51, MN_ERROR_MISMATCH, "learned 50 positions");
     check_opens("as long as may be", 50);
