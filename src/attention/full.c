@@ -4,20 +4,21 @@
  *
  * State: the keys and values of all tokens read, up to the capacity planned when
  * the stream was opened. With capacity 0, as in training on cuttings, a segment
- * sees itself alone. Positions are rotary (from the model) or ALiBi's slopes
- * (Press et al. 2022). Not here: approximations of any kind. */
+ * sees itself alone. Positions are rotary (from the model), ALiBi's slopes
+ * (Press et al. 2022), or none. Not here: approximations of any kind. */
 #include <math.h>
 #include <string.h>
 
 #include "attention/types.h"
 
 struct options {
-    bool alibi;
+    bool alibi, rope;
     double dropout;
 };
 
 static const mn__option option_table[] = {
     MN__BOOL(struct options, alibi, "false", "a penalty proportional to distance instead of RoPE"),
+    MN__BOOL(struct options, rope, "true", "the model's rotary positions, where it has them"),
     MN__FLOAT(struct options, dropout, "0", 0, 0.99, "of attention weights, while training"),
     MN__OPTIONS_END,
 };
@@ -59,7 +60,7 @@ static mn_status create(mn__attention *layer, mn__params *params, const char *pr
 static mn_status check(const mn__attention *layer, mn_error *error)
 {
     const struct options *options = layer->options;
-    if (options->alibi && layer->rope)
+    if (options->alibi && options->rope && layer->rope)
         return mn__fail(error, MN_ERROR_OPTION, "set model.positions: none",
                         "attention.alibi with rotary positions");
     return MN_OK;
@@ -155,7 +156,7 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     mn__var *q = mn__attention_queries(layer, tape, h);
     if (!q || !mn__attention_keys_values(layer, tape, h, &k, &v) || tape->status != MN_OK)
         return NULL;
-    if (layer->rope) {
+    if (layer->rope && options->rope) {
         q = mn__op_rope(tape, q, segment->positions, layer->rope);
         k = mn__op_rope(tape, k, segment->positions, layer->rope);
     }

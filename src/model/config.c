@@ -7,6 +7,9 @@
 #include "base/string.h"
 #include "model/family.h"
 
+/* Of the decoder's depth, which refuses more. */
+enum { LAYERS_MOST = 1024 };
+
 /* What is being read. Options of `model` are collected as YAML on one line. */
 struct reader {
     mn__config *config;
@@ -346,6 +349,37 @@ static mn_status read_rope(struct reader *r)
     return read_scaling(r, rope, type);
 }
 
+/* A list of the layers whose heads do not turn: those of 0 in no_rope_layers, or each
+ * no_rope_layer_interval-th. */
+static mn_status put_unturned(struct reader *r)
+{
+    mn__json turned = {r->root.file, NULL};
+    int64_t interval = 4;
+    bool some = false;
+    mn_status status =
+        mn__json_array(r->root, "no_rope_layers", MN__JSON_OPTIONAL, &turned, r->error);
+    if (status == MN_OK)
+        status =
+            mn__json_int(r->root, "no_rope_layer_interval", MN__JSON_OPTIONAL, &interval, r->error);
+    if (status == MN_OK && !turned.value && interval < 1)
+        return mn__fail(r->error, MN_ERROR_FORMAT, NULL, "%s: no_rope_layer_interval %lld",
+                        r->root.file, (long long)interval);
+    for (int64_t i = 0; i < r->depth && i < LAYERS_MOST && status == MN_OK; i++) {
+        const json_t *own = json_array_get(turned.value, (size_t)i);
+        if (turned.value && !json_is_integer(own))
+            return mn__fail(r->error, MN_ERROR_FORMAT, NULL,
+                            "%s: no_rope_layers has none for layer %lld", r->root.file,
+                            (long long)i);
+        if (turned.value ? json_integer_value(own) : (i + 1) % interval)
+            continue;
+        mn__string_printf(&r->model, some ? ", %lld" : ", layers: [{layers: [%lld", (long long)i);
+        some = true;
+    }
+    if (some)
+        mn__string_puts(&r->model, "], type: full, rope: false}]");
+    return status;
+}
+
 /* ---- Windows ----------------------------------------------------------------------------- */
 
 /* -1: none. */
@@ -389,7 +423,7 @@ static mn_status put_layers(struct reader *r, int64_t window)
         status = mn__json_int(r->root, "max_window_layers", MN__JSON_OPTIONAL, &from, r->error);
     if (status == MN_OK)
         status = mn__json_array(r->root, "layer_types", MN__JSON_OPTIONAL, &types, r->error);
-    for (int64_t i = 0; i < r->depth && i < 1024 && status == MN_OK; i++) {
+    for (int64_t i = 0; i < r->depth && i < LAYERS_MOST && status == MN_OK; i++) {
         bool windowed;
         status = is_windowed(r, types, i, from, &windowed);
         if (status != MN_OK || !windowed)
@@ -515,6 +549,8 @@ static mn_status read_model(struct reader *r)
     }
     if (status == MN_OK && r->family->rope)
         status = read_rope(r);
+    if (status == MN_OK && r->family->unturned)
+        status = put_unturned(r);
     if (status == MN_OK && r->family->window)
         status = read_windows(r);
     return status == MN_OK

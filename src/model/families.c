@@ -258,6 +258,31 @@ static const mn__family glm4 = {
     .spare = llama_spare,
 };
 
+/* Llama's with some layers that have no positions. */
+static const mn__family_key smollm3_keys[] = {
+    LLAMA_KEYS,
+    KEY(INT, "head_dim", "head_width", "0"),
+    KEY(FLOAT, "rms_norm_eps", "norm_epsilon", "1e-6"),
+    KEY(BOOL, "attention_bias", "attention_bias", "false"),
+    KEY(BOOL, "mlp_bias", "bias", "false"),
+    KEY(FALSE, "use_sliding_window", NULL, ""),
+    KEYS_END,
+};
+
+static const mn__family smollm3 = {
+    .type = "smollm3",
+    .help = "SmolLM3",
+    .keys = smollm3_keys,
+    .options = LLAMA_OPTIONS,
+    .context = "max_position_embeddings",
+    .rope = true,
+    .unturned = true,
+    .partial = 1,
+    .names = llama_names,
+    .prefix = "model.",
+    .spare = llama_spare,
+};
+
 /* ---- GPT-2 ------------------------------------------------------------------------------ */
 
 /* Weights are [in, out]; queries, keys and values are one of them. */
@@ -358,8 +383,8 @@ static const mn__family opt = {
 
 /* ---- The table -------------------------------------------------------------------------- */
 
-const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, &phi3,
-                                          &glm,   &glm4,    &gpt2,  &opt,   NULL};
+const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, &phi3, &glm,
+                                          &glm4,  &smollm3, &gpt2,  &opt,   NULL};
 
 const mn__family *mn__family_find(const char *type)
 {

@@ -59,6 +59,7 @@ typedef struct mn__family {
     const char *options; /* of `model`, the same for all of the family */
     const char *context; /* the key of the longest text */
     bool rope;           /* config.json says how positions turn */
+    bool unturned;       /* some layers have no positions: no_rope_layers */
     double partial;      /* of a head that turns, where the key is missing */
     mn__family_window window;
     int64_t window_fallback; /* where sliding_window is missing (not null); 0: none */

@@ -31,6 +31,7 @@ static const struct form {
     {"full",
      "positions: rope, rope_scaling: yarn, rope_factor: 4, rope_original: 16, head_width: 10",
      "type: full"},
+    {"full", "positions: rope, layers: [{layers: [0], type: full, rope: false}]", "type: full"},
     {"window", "norm: rms, positions: rope, head_norm: true, norm_place: both, kv_heads: 1",
      "type: window, window: 9"},
     {"window", "norm_place: both, block: [[attention, feed_forward], attention]",

@@ -87,6 +87,9 @@ FAMILIES = {
                       ffn_dim=40, num_hidden_layers=2, num_attention_heads=4,
                       max_position_embeddings=50, do_layer_norm_before=False, enable_bias=False,
                       vocab_size=VOCABULARY, pad_token_id=1), torch.float32, 1),
+    "smollm3": (dict(LLAMA, model_type="smollm3", architectures=["SmolLM3ForCausalLM"],
+                     no_rope_layers=[1, 0, 1], num_hidden_layers=3, tie_word_embeddings=True,
+                     use_sliding_window=False, pad_token_id=0), torch.bfloat16, 1),
 }
 
 
