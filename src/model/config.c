@@ -134,8 +134,9 @@ static mn_status read_key(struct reader *r, const mn__family_key *key)
 static mn_status read_sizes(struct reader *r)
 {
     mn__config *config = r->config;
+    const char *vocabulary = r->family->vocabulary ? r->family->vocabulary : "vocab_size";
     mn_status status =
-        mn__json_int(r->root, "vocab_size", MN__JSON_REQUIRED, &config->vocabulary, r->error);
+        mn__json_int(r->root, vocabulary, MN__JSON_REQUIRED, &config->vocabulary, r->error);
     if (status == MN_OK)
         status = mn__json_int(r->root, r->family->context, MN__JSON_REQUIRED, &config->context,
                               r->error);
@@ -145,7 +146,7 @@ static mn_status read_sizes(struct reader *r)
     if (quantized && !json_is_null(quantized))
         return missing(r, "fetch the model in bf16, f16 or f32", "quantization_config", "there");
     if (config->vocabulary < 1 || config->vocabulary > INT32_MAX)
-        return mn__fail(r->error, MN_ERROR_FORMAT, NULL, "%s: vocab_size %lld", r->root.file,
+        return mn__fail(r->error, MN_ERROR_FORMAT, NULL, "%s: %s %lld", r->root.file, vocabulary,
                         (long long)config->vocabulary);
     if (config->context < 1 || config->context > 1000000000)
         return mn__fail(r->error, MN_ERROR_FORMAT, NULL, "%s: %s %lld", r->root.file,
@@ -321,13 +322,15 @@ static mn_status read_scaling(struct reader *r, mn__json rope, const char *type)
 static mn_status read_rope(struct reader *r)
 {
     mn__json rope = {r->root.file, NULL};
-    double base = 10000, partial = r->family->partial;
+    double base = 10000, ratio = 1, partial = r->family->partial;
     const char *type = "default";
     mn_status status = mn__json_object(r->root, "rope_scaling", MN__JSON_OPTIONAL, &rope, r->error);
     if (status == MN_OK)
         status = mn__json_object(r->root, "rope_parameters", MN__JSON_OPTIONAL, &rope, r->error);
     if (status == MN_OK)
         status = read_rope_float(r, rope, "rope_theta", &base);
+    if (status == MN_OK && r->family->ratio)
+        status = mn__json_float(r->root, r->family->ratio, MN__JSON_OPTIONAL, &ratio, r->error);
     if (status == MN_OK)
         status = read_rope_float(r, rope, "partial_rotary_factor", &partial);
     if (status == MN_OK && rope.value)
@@ -340,7 +343,7 @@ static mn_status read_rope(struct reader *r)
          at = json_object_iter_next((json_t *)(uintptr_t)rope.value, at))
         if (json_is_object(json_object_iter_value(at)))
             return missing(r, NULL, "rope_parameters", "one for each type of layer");
-    put_float(r, "rope_base", base);
+    put_float(r, "rope_base", base * ratio);
     if (!(partial > 0 && partial <= 1))
         return mn__fail(r->error, MN_ERROR_FORMAT, NULL, "%s: partial_rotary_factor %g",
                         r->root.file, partial);

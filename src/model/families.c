@@ -283,6 +283,57 @@ static const mn__family smollm3 = {
     .spare = llama_spare,
 };
 
+/* GLM-4 as its authors' code has it: other names, and queries, keys and values in one. */
+static const mn__family_key chatglm_keys[] = {
+    KEY(INT, "hidden_size", "width", NULL),
+    KEY(INT, "ffn_hidden_size", "hidden", NULL),
+    KEY(INT, "num_layers", "depth", NULL),
+    KEY(INT, "num_attention_heads", "heads", NULL),
+    KEY(INT, "multi_query_group_num", "kv_heads", NULL),
+    KEY(INT, "kv_channels", "head_width", NULL),
+    KEY(FLOAT, "layernorm_epsilon", "norm_epsilon", "1e-5"),
+    CHOICE("add_qkv_bias", "attention_bias", "false", "inputs", "false"),
+    KEY(BOOL, "tie_word_embeddings", "tied", "false"),
+    KEY(TRUE, "multi_query_attention", NULL, NULL),
+    KEY(TRUE, "original_rope", NULL, NULL),
+    KEY(TRUE, "rmsnorm", NULL, ""),
+    KEY(TRUE, "post_layer_norm", NULL, ""),
+    KEY(FALSE, "add_bias_linear", NULL, ""),
+    KEY(FALSE, "apply_residual_connection_post_layernorm", NULL, ""),
+    KEYS_END,
+};
+
+static const mn__naming chatglm_names[] = {
+    NAME(TABLE, "embedding", "embedding.word_embeddings"),
+    NAME(NORM, "final_norm", "encoder.final_layernorm"),
+    NAME(TABLE, "head", "output_layer"),
+    NAME(NORM, "layers.#.attention.norm", "encoder.layers.#.input_layernorm"),
+    NAME(NORM, "layers.#.feed_forward.norm", "encoder.layers.#.post_attention_layernorm"),
+    {MN__NAMING_LINEAR, {"layers.#.attention.query", "layers.#.attention.key_value"},
+                        {"encoder.layers.#.self_attention.query_key_value", NULL}, 0},
+    NAME(LINEAR, "layers.#.attention.out", "encoder.layers.#.self_attention.dense"),
+    NAME(LINEAR, "layers.#.feed_forward.up", "encoder.layers.#.mlp.dense_h_to_4h"),
+    NAME(LINEAR, "layers.#.feed_forward.down", "encoder.layers.#.mlp.dense_4h_to_h"),
+    NAMES_END,
+};
+
+static const char *const chatglm_spare[] = {".rotary_pos_emb.inv_freq", NULL};
+
+static const mn__family chatglm = {
+    .type = "chatglm",
+    .help = "GLM-4 9B, as its authors' code has it",
+    .keys = chatglm_keys,
+    .options = LLAMA_OPTIONS ", activation: silu, rope_interleaved: true",
+    .context = "seq_length",
+    .vocabulary = "padded_vocab_size",
+    .rope = true,
+    .ratio = "rope_ratio",
+    .partial = 0.5,
+    .names = chatglm_names,
+    .prefix = "transformer.",
+    .spare = chatglm_spare,
+};
+
 /* ---- GPT-2 ------------------------------------------------------------------------------ */
 
 /* Weights are [in, out]; queries, keys and values are one of them. */
@@ -383,8 +434,8 @@ static const mn__family opt = {
 
 /* ---- The table -------------------------------------------------------------------------- */
 
-const mn__family *const mn__families[] = {&llama, &mistral, &qwen2, &qwen3, &phi3, &glm,
-                                          &glm4,  &smollm3, &gpt2,  &opt,   NULL};
+const mn__family *const mn__families[] = {&llama, &mistral, &qwen2,   &qwen3, &phi3, &glm,
+                                          &glm4,  &chatglm, &smollm3, &gpt2,  &opt,  NULL};
 
 const mn__family *mn__family_find(const char *type)
 {

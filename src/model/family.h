@@ -56,11 +56,13 @@ typedef struct mn__family {
     const char *type; /* config.json's model_type */
     const char *help; /* the models so called */
     const mn__family_key *keys;
-    const char *options; /* of `model`, the same for all of the family */
-    const char *context; /* the key of the longest text */
-    bool rope;           /* config.json says how positions turn */
-    bool unturned;       /* some layers have no positions: no_rope_layers */
-    double partial;      /* of a head that turns, where the key is missing */
+    const char *options;    /* of `model`, the same for all of the family */
+    const char *context;    /* the key of the longest text */
+    const char *vocabulary; /* that of the vocabulary's size; NULL: vocab_size */
+    bool rope;              /* config.json says how positions turn */
+    bool unturned;          /* some layers have no positions: no_rope_layers */
+    const char *ratio;      /* the key of a factor of the frequencies' base; or NULL */
+    double partial;         /* of a head that turns, where the key is missing */
     mn__family_window window;
     int64_t window_fallback; /* where sliding_window is missing (not null); 0: none */
     const mn__naming *names;

@@ -17,7 +17,7 @@ import tempfile
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pretrained")
 TOKENS, VOCABULARY = 48, 61
@@ -68,6 +68,7 @@ FAMILIES = {
                       type="longrope", short_factor=[1.0, 1.1, 1.3],
                       long_factor=[1.2, 2.0, 5.5])), torch.bfloat16, 1),
     "glm": (dict(LLAMA, model_type="glm", architectures=["GlmForCausalLM"], head_dim=16,
+                 rope_theta=250000.0,
                  attention_bias=True, rms_norm_eps=1.5625e-07, pad_token_id=0),
             torch.bfloat16, 1),
     "glm4": (dict(LLAMA, model_type="glm4", architectures=["Glm4ForCausalLM"], head_dim=12,
@@ -174,7 +175,46 @@ def make(name, config, dtype, files, seed):
           sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder)), "bytes")
 
 
+def make_chatglm():
+    """GLM-4 as its authors' code has it: the folder `glm` in that code's names and order of
+    rows, with the base 10000 by its ratio; the logits are the same."""
+    folder, source = os.path.join(HERE, "chatglm"), os.path.join(HERE, "glm")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    with open(os.path.join(source, "config.json")) as file:
+        glm = json.load(file)
+    write_config(os.path.join(folder, "config.json"), dict(
+        model_type="chatglm", architectures=["ChatGLMModel"], add_bias_linear=False,
+        add_qkv_bias=glm["attention_bias"], apply_residual_connection_post_layernorm=False,
+        ffn_hidden_size=glm["intermediate_size"], hidden_size=glm["hidden_size"],
+        kv_channels=glm["head_dim"], layernorm_epsilon=glm["rms_norm_eps"],
+        multi_query_attention=True, multi_query_group_num=glm["num_key_value_heads"],
+        num_attention_heads=glm["num_attention_heads"], num_hidden_layers=2, num_layers=2,
+        original_rope=True, padded_vocab_size=VOCABULARY, post_layer_norm=True, rmsnorm=True,
+        rope_ratio=glm["rope_theta"] / 10000, seq_length=glm["max_position_embeddings"],
+        tie_word_embeddings=False, vocab_size=VOCABULARY, eos_token_id=[2, 3]))
+    w = load_file(os.path.join(source, "model.safetensors"))
+    out = {"embedding.word_embeddings.weight": w["model.embed_tokens.weight"],
+           "encoder.final_layernorm.weight": w["model.norm.weight"],
+           "output_layer.weight": w["lm_head.weight"]}
+    for i in range(2):
+        ours, theirs = f"model.layers.{i}.", f"encoder.layers.{i}."
+        for part in ("weight", "bias"):
+            out[theirs + "self_attention.query_key_value." + part] = torch.cat(
+                [w[ours + f"self_attn.{x}_proj.{part}"] for x in "qkv"])
+        for a, b in (("self_attention.dense", "self_attn.o_proj"),
+                     ("mlp.dense_h_to_4h", "mlp.gate_up_proj"),
+                     ("mlp.dense_4h_to_h", "mlp.down_proj"),
+                     ("input_layernorm", "input_layernorm"),
+                     ("post_attention_layernorm", "post_attention_layernorm")):
+            out[theirs + a + ".weight"] = w[ours + b + ".weight"]
+    save_weights(folder, {"transformer." + k: v for k, v in out.items()}, 1)
+    shutil.copy(os.path.join(source, "expected.safetensors"), folder)
+
+
 if __name__ == "__main__":
     for number, (family, (config, dtype, files)) in enumerate(FAMILIES.items()):
         if len(sys.argv) == 1 or family in sys.argv[1:]:
             make(family, config, dtype, files, seed=301 + number)
+    if len(sys.argv) == 1 or "chatglm" in sys.argv[1:]:
+        make_chatglm()

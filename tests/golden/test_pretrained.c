@@ -22,8 +22,8 @@ enum { TOKENS = 48 };
 /* Of the largest logit; float32's rounding over two layers, of both programs, with room. */
 static const double bound = 2e-5;
 
-static const char *const families[] = {"llama", "mistral", "qwen2", "qwen3",    "phi3",   "glm",
-                                       "glm4",  "gpt2",    "opt",   "opt_post", "smollm3"};
+static const char *const families[] = {"llama", "mistral", "qwen2", "qwen3", "phi3",     "glm",
+                                       "glm4",  "chatglm", "gpt2",  "opt",   "opt_post", "smollm3"};
 enum { FAMILIES = sizeof families / sizeof *families };
 
 static const char *temporary;

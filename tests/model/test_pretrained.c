@@ -196,6 +196,8 @@ static void refused_settings(void **state)
          "no_rope_layer_interval 0"},
         {"smollm3", "{\"use_sliding_window\": true}", MN_ERROR_UNSUPPORTED,
          "use_sliding_window is true"},
+        {"chatglm", "{\"original_rope\": false}", MN_ERROR_UNSUPPORTED, "original_rope is false"},
+        {"chatglm", "{\"padded_vocab_size\": 0}", MN_ERROR_FORMAT, "padded_vocab_size 0"},
         {"gpt2", "{\"scale_attn_by_inverse_layer_idx\": true}", MN_ERROR_UNSUPPORTED,
          "scale_attn_by_inverse_layer_idx is true"},
         {"gpt2", "{\"scale_attn_weights\": false}", MN_ERROR_UNSUPPORTED,
