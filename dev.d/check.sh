@@ -143,6 +143,7 @@ if [ "${1:-}" = --fix-format ]; then
     exit
 fi
 need_packages build test check
+[ -z "${CI:-}" ] || need_packages documents
 log=build/check.log
 mkdir -p build
 passed=0 failed=0
