@@ -67,13 +67,12 @@ const mn__verb mn__verb_prepare = {
     .operands = "[DATA...]",
     .most = MN__ANY_NUMBER,
     .summary = "make a data set of text: tokens, counts and fingerprints",
-    .details =
-        "DATA is [TYPE=]PATH[@SPLIT]: a text, a folder of texts, PG-19's layout, enwik8 or\n"
-        "text8, WikiText, a source tree. @SPLIT takes that split alone of a corpus that has\n"
-        "its own, and puts all of any other into it. An interrupted run goes on where it\n"
-        "was.\n\n"
-        "  mneme prepare books/ --out books.data --validation 0.05\n"
-        "  mneme prepare pg19=books/pg19 --out pg19.data --train-vocab 32000",
+    .details = "DATA is [TYPE=]PATH[@SPLIT]: a text, a folder of texts, PG-19's layout, enwik8 or\n"
+               "text8, WikiText, a source tree. HTML, EPUB and PDF files are read as their text.\n"
+               "@SPLIT takes that split alone of a corpus that has its own, and puts all of any\n"
+               "other into it. An interrupted run goes on where it was.\n\n"
+               "  mneme prepare books/ --out books.data --validation 0.05\n"
+               "  mneme prepare pg19=books/pg19 --out pg19.data --train-vocab 32000",
     .tables = tables,
     .options_bytes = sizeof(prepare_options),
     .run = run,

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "data/corpus_types.h"
+#include "data/document.h"
 #include "data/source.h"
 
 /* In the order in which a path is tried. */
@@ -88,30 +89,48 @@ mn_status mn__corpus_add_document(mn__corpus *corpus, const char *name, const ch
     return MN_OK;
 }
 
-mn_status mn__corpus_add_part(mn__corpus *corpus, const char *path, int64_t offset, int64_t bytes,
-                              mn_error *error)
+static mn_status push_part(mn__corpus *corpus, mn__corpus_part part, mn_error *error)
 {
     assert(corpus->count > 0);
     mn__corpus_document *document = &corpus->documents[corpus->count - 1];
+    mn__corpus_part *moved =
+        grow(corpus->parts, corpus->part_count, &corpus->part_capacity, (int64_t)sizeof *moved);
+    const char *own_path = mn__arena_strdup(&corpus->arena, part.path);
+    if (moved)
+        corpus->parts = moved;
+    if (!moved || !own_path)
+        return fail_memory(part.path, error);
+    part.path = own_path;
+    corpus->parts[corpus->part_count++] = part;
+    document->parts++;
+    document->bytes = part.bytes < 0 || document->bytes < 0 ? -1 : document->bytes + part.bytes;
+    return MN_OK;
+}
+
+mn_status mn__corpus_add_part(mn__corpus *corpus, const char *path, int64_t offset, int64_t bytes,
+                              mn_error *error)
+{
     mn_status status = MN_OK;
     if (bytes < 0 && !mn__source_is_compressed(path)) {
         status = mn__file_size(path, &bytes, error);
         bytes -= offset;
     }
-    if (status)
-        return status;
-    mn__corpus_part *moved =
-        grow(corpus->parts, corpus->part_count, &corpus->part_capacity, (int64_t)sizeof *moved);
-    const char *own_path = mn__arena_strdup(&corpus->arena, path);
-    if (moved)
-        corpus->parts = moved;
-    if (!moved || !own_path)
-        return fail_memory(path, error);
-    corpus->parts[corpus->part_count++] =
-        (mn__corpus_part){.path = own_path, .offset = offset, .bytes = bytes};
-    document->parts++;
-    document->bytes = bytes < 0 || document->bytes < 0 ? -1 : document->bytes + bytes;
-    return MN_OK;
+    const mn__corpus_part part = {.path = path, .offset = offset, .bytes = bytes};
+    return status ? status : push_part(corpus, part, error);
+}
+
+mn_status mn__corpus_add_file(mn__corpus *corpus, const char *path, mn_error *error)
+{
+    mn__document_kind kind = MN__DOCUMENT_TEXT;
+    mn_status status = MN_OK;
+    if (!mn__source_is_compressed(path))
+        status = mn__document_recognise(path, &kind, error);
+    if (!status && kind == MN__DOCUMENT_TEXT)
+        return mn__corpus_add_part(corpus, path, 0, -1, error);
+    if (!status)
+        status = mn__document_readable(path, kind, error);
+    const mn__corpus_part part = {.path = path, .bytes = -1, .converted = true};
+    return status ? status : push_part(corpus, part, error);
 }
 
 int64_t mn__corpus_bytes(const mn__corpus *corpus)
@@ -128,11 +147,13 @@ int64_t mn__corpus_bytes(const mn__corpus *corpus)
 /* ---- Splits ----------------------------------------------------------------- */
 
 /* The first line's end at or after `offset`. */
-static mn_status next_line_end(const char *path, int64_t *offset, mn_error *error)
+static mn_status next_line_end(const mn__corpus_part *whole, int64_t *offset, mn_error *error)
 {
     mn__source *source;
     mn__string line = {0};
-    mn_status status = mn__source_open(&source, path, *offset, -1, error);
+    mn_status status = whole->converted
+                           ? mn__source_open_document(&source, whole->path, *offset, -1, error)
+                           : mn__source_open(&source, whole->path, *offset, -1, error);
     if (status)
         return status;
     status = mn__source_line(source, &line, error);
@@ -142,13 +163,25 @@ static mn_status next_line_end(const char *path, int64_t *offset, mn_error *erro
     return status;
 }
 
+/* The piece of a document, one file, that a split gets. */
+static mn_status add_piece(mn__corpus *corpus, const mn__corpus_document *whole,
+                           mn__corpus_part piece, mn__split split, mn_error *error)
+{
+    const char *name = mn__arena_printf(&corpus->arena, "%s/%s", whole->name, split_names[split]);
+    if (!name)
+        return fail_memory(piece.path, error);
+    mn_status status = mn__corpus_add_document(corpus, name, whole->title, split, error);
+    return status ? status : push_part(corpus, piece, error);
+}
+
 /* The last document, one file, becomes up to three: train, validation, test. */
 static mn_status cut_document(mn__corpus *corpus, mn_error *error)
 {
     mn__corpus_document whole = corpus->documents[corpus->count - 1];
-    const char *path = corpus->parts[whole.first_part].path;
+    mn__corpus_part part = corpus->parts[whole.first_part];
     int64_t bytes;
-    mn_status status = mn__source_size(path, &bytes, error);
+    mn_status status = part.converted ? mn__source_document_size(part.path, &bytes, error)
+                                      : mn__source_size(part.path, &bytes, error);
     if (status)
         return status;
     double train = 1 - corpus->options.validation - corpus->options.test;
@@ -157,17 +190,14 @@ static mn_status cut_document(mn__corpus *corpus, mn_error *error)
                                     bytes};
     for (int i = 1; i < MN__SPLITS && !status; i++)
         if (ends[i] > 0 && ends[i] < bytes)
-            status = next_line_end(path, &ends[i], error);
+            status = next_line_end(&part, &ends[i], error);
     corpus->count--;
     corpus->part_count--;
     for (int i = 0; i < MN__SPLITS && !status; i++) {
-        if (ends[i + 1] == ends[i])
-            continue;
-        const char *name = mn__arena_printf(&corpus->arena, "%s/%s", whole.name, split_names[i]);
-        status = name ? mn__corpus_add_document(corpus, name, whole.title, (mn__split)i, error)
-                      : fail_memory(path, error);
-        if (!status)
-            status = mn__corpus_add_part(corpus, path, ends[i], ends[i + 1] - ends[i], error);
+        part.offset = ends[i];
+        part.bytes = ends[i + 1] - ends[i];
+        if (part.bytes != 0)
+            status = add_piece(corpus, &whole, part, (mn__split)i, error);
     }
     return status;
 }

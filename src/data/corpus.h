@@ -35,6 +35,7 @@ typedef struct mn__corpus_part {
     const char *path; /* plain, or compressed (.gz .xz .bz2 .zst .zip) */
     int64_t offset;   /* of the uncompressed bytes */
     int64_t bytes;    /* -1: to the end */
+    bool converted;   /* offset and bytes are of the text of an HTML, EPUB or PDF document */
 } mn__corpus_part;
 
 typedef struct mn__corpus_document {
@@ -104,5 +105,8 @@ mn_status mn__corpus_add_document(mn__corpus *corpus, const char *name, const ch
  * looked up, where the file is plain). */
 mn_status mn__corpus_add_part(mn__corpus *corpus, const char *path, int64_t offset, int64_t bytes,
                               mn_error *error);
+/* A whole file as the next part: as it stands, or where it is an HTML, EPUB or PDF document
+ * (data/document.h) its text. MN_ERROR_UNSUPPORTED where the build cannot read it. */
+mn_status mn__corpus_add_file(mn__corpus *corpus, const char *path, mn_error *error);
 
 #endif

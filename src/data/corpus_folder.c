@@ -1,10 +1,12 @@
-/* A folder of texts: each .txt file under it is a document (or all of them
- * are one, by option). */
+/* A folder of texts: each file under it of the kinds .txt .md .html .epub .pdf is a document
+ * (or all of them are one, by option). README.md is about the folder, and passed over. */
 #include <string.h>
+#include <strings.h>
 
 #include "base/file.h"
 #include "base/memory.h"
 #include "data/corpus_types.h"
+#include "data/document.h"
 #include "data/source.h"
 #include "data/walk.h"
 
@@ -20,19 +22,26 @@ static int64_t stem_bytes(const char *path)
     return bytes - 4;
 }
 
+static bool is_document(const char *path)
+{
+    return mn__document_is_named(path) && strcasecmp(mn__corpus_base_name(path), "README.md") != 0;
+}
+
 static mn_status add_text(void *user, const char *path, const char *relative, mn_error *error)
 {
     mn__corpus *corpus = user;
     int64_t stem = stem_bytes(relative);
-    if (stem < 0)
+    if (stem < 0 && !is_document(relative))
         return MN_OK;
+    if (stem < 0)
+        stem = (int64_t)strlen(relative); /* "a.epub" may stand beside "a.txt" */
     mn_status status = MN_OK;
     if (!corpus->options.one) {
         const char *name = mn__arena_printf(&corpus->arena, "%.*s", (int)stem, relative);
         status = name ? mn__corpus_add_document(corpus, name, "", MN__SPLIT_TRAIN, error)
                       : mn__fail(error, MN_ERROR_MEMORY, NULL, "%s: out of memory", path);
     }
-    return status ? status : mn__corpus_add_part(corpus, path, 0, -1, error);
+    return status ? status : mn__corpus_add_file(corpus, path, error);
 }
 
 static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
@@ -48,8 +57,15 @@ static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
     if (!status && corpus->part_count == parts)
         return mn__fail(error, MN_ERROR_FORMAT,
                         "for files of other kinds read it as a tree: tree=PATH",
-                        "%s: there is no .txt file in it", path);
+                        "%s: there is no .txt, .md, .html, .epub or .pdf file in it", path);
     return status;
+}
+
+/* Markdown and HTML are found in source trees, too. */
+static bool is_surely_text(const char *name)
+{
+    return name[0] != '.' && (stem_bytes(name) > 0 || mn__corpus_ends_in(name, ".epub") ||
+                              mn__corpus_ends_in(name, ".pdf"));
 }
 
 static mn_status recognise(const char *path, bool *yes, mn_error *error)
@@ -62,14 +78,14 @@ static mn_status recognise(const char *path, bool *yes, mn_error *error)
     if (status)
         return status;
     for (int64_t i = 0; i < count && !*yes; i++)
-        *yes = names[i][0] != '.' && stem_bytes(names[i]) > 0;
+        *yes = is_surely_text(names[i]);
     mn__free(names);
     return MN_OK;
 }
 
 const mn__corpus_type mn__corpus_folder = {
     .name = "folder",
-    .help = "a folder of .txt files, each a document",
+    .help = "a folder of .txt, .md, .html, .epub and .pdf files, each a document",
     .recognise = recognise,
     .list = list,
 };

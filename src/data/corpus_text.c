@@ -1,4 +1,4 @@
-/* A text file is one document. */
+/* A file is one document: a text, or the text of an HTML, EPUB or PDF document. */
 #include "base/file.h"
 #include "data/corpus_types.h"
 
@@ -13,12 +13,12 @@ static mn_status list(mn__corpus *corpus, const char *path, mn_error *error)
 {
     mn_status status =
         mn__corpus_add_document(corpus, mn__corpus_base_name(path), "", MN__SPLIT_TRAIN, error);
-    return status ? status : mn__corpus_add_part(corpus, path, 0, -1, error);
+    return status ? status : mn__corpus_add_file(corpus, path, error);
 }
 
 const mn__corpus_type mn__corpus_text = {
     .name = "text",
-    .help = "a text file, one document",
+    .help = "a text (or HTML, EPUB, PDF), one document",
     .recognise = recognise,
     .list = list,
 };

@@ -58,7 +58,10 @@ static mn_status next_part(mn__document_reader *reader, mn_error *error)
     const mn__corpus_part *part = current_part(reader);
     reader->left = part->bytes;
     reader->after_cr = false;
-    return mn__source_open(&reader->source, part->path, part->offset, part->bytes, error);
+    return part->converted
+               ? mn__source_open_document(&reader->source, part->path, part->offset, part->bytes,
+                                          error)
+               : mn__source_open(&reader->source, part->path, part->offset, part->bytes, error);
 }
 
 static mn_status end_part(mn__document_reader *reader, mn_error *error)

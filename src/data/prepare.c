@@ -92,6 +92,8 @@ static void hash_file(mn__hash *hash, const mn__corpus_part *part)
     (void)stat(part->path, &info); /* a file that is gone fails when it is read */
     hash_number(hash, part->offset);
     hash_number(hash, part->bytes);
+    if (part->converted)
+        hash_text(hash, "converted");
     hash_number(hash, info.st_size);
     hash_number(hash, info.st_mtim.tv_sec);
     hash_number(hash, info.st_mtim.tv_nsec);

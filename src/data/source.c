@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/file_call.h"
 #include "base/memory.h"
+#include "data/document.h"
 
 enum { BUFFER_BYTES = 1 << 16 };
 
@@ -19,6 +20,8 @@ struct mn__source {
     char *path;
     int file;                /* plain; -1 */
     struct archive *archive; /* compressed; NULL */
+    mn__string text;         /* of a document */
+    int64_t text_read;
     bool ended;
     int64_t left; /* may still be given out; -1: all */
     char *buffer; /* [BUFFER_BYTES] read but not given out: [begin, end) */
@@ -88,8 +91,21 @@ static mn_status skip_to(mn__source *source, int64_t offset, mn_error *error)
     return MN_OK;
 }
 
-mn_status mn__source_open(mn__source **out, const char *path, int64_t offset, int64_t limit,
-                          mn_error *error)
+typedef mn_status (*open_function)(mn__source *source, mn_error *error);
+
+static mn_status open_document(mn__source *source, mn_error *error)
+{
+    return mn__document_text(source->path, &source->text, error);
+}
+
+static mn_status open_file(mn__source *source, mn_error *error)
+{
+    return mn__source_is_compressed(source->path) ? open_archive(source, error)
+                                                  : open_plain(source, error);
+}
+
+static mn_status source_new(mn__source **out, const char *path, open_function open_it,
+                            int64_t offset, int64_t limit, mn_error *error)
 {
     mn__source *source = mn__calloc(1, sizeof *source);
     if (!source)
@@ -102,8 +118,7 @@ mn_status mn__source_open(mn__source **out, const char *path, int64_t offset, in
     if (!source->path || !source->buffer)
         status = mn__fail(error, MN_ERROR_MEMORY, NULL, "%s: out of memory", path);
     if (!status)
-        status = mn__source_is_compressed(path) ? open_archive(source, error)
-                                                : open_plain(source, error);
+        status = open_it(source, error);
     if (!status)
         status = skip_to(source, offset, error);
     if (status) {
@@ -115,6 +130,18 @@ mn_status mn__source_open(mn__source **out, const char *path, int64_t offset, in
     return MN_OK;
 }
 
+mn_status mn__source_open(mn__source **source, const char *path, int64_t offset, int64_t limit,
+                          mn_error *error)
+{
+    return source_new(source, path, open_file, offset, limit, error);
+}
+
+mn_status mn__source_open_document(mn__source **source, const char *path, int64_t offset,
+                                   int64_t limit, mn_error *error)
+{
+    return source_new(source, path, open_document, offset, limit, error);
+}
+
 void mn__source_close(mn__source *source)
 {
     if (!source)
@@ -123,6 +150,7 @@ void mn__source_close(mn__source *source)
         close(source->file);
     if (source->archive)
         archive_read_free(source->archive);
+    mn__string_free(&source->text);
     mn__free(source->path);
     mn__free(source->buffer);
     mn__free(source);
@@ -150,6 +178,14 @@ static mn_status read_some(mn__source *source, char *to, int64_t room, int64_t *
     if (source->file >= 0) {
         *got = mn__file_call_read(source->file, to, room);
         return *got >= 0 ? MN_OK : mn__fail_errno(error, NULL, "%s: cannot read", source->path);
+    }
+    if (!source->archive) {
+        int64_t rest = source->text.bytes - source->text_read;
+        *got = room < rest ? room : rest;
+        if (*got > 0)
+            memcpy(to, source->text.text + source->text_read, (size_t)*got);
+        source->text_read += *got;
+        return MN_OK;
     }
     *got = archive_read_data(source->archive, to, (size_t)room);
     if (*got < 0)
@@ -213,15 +249,27 @@ static mn_status count_bytes(mn__source *source, int64_t *bytes, mn_error *error
     return status;
 }
 
-mn_status mn__source_size(const char *path, int64_t *bytes, mn_error *error)
+static mn_status size_of(mn__source *source, mn_status opened, int64_t *bytes, mn_error *error)
 {
-    mn__source *source;
-    if (!mn__source_is_compressed(path))
-        return mn__file_size(path, bytes, error);
-    mn_status status = mn__source_open(&source, path, 0, -1, error);
-    if (status)
-        return status;
-    status = count_bytes(source, bytes, error);
+    if (opened)
+        return opened;
+    mn_status status = count_bytes(source, bytes, error);
     mn__source_close(source);
     return status;
+}
+
+mn_status mn__source_size(const char *path, int64_t *bytes, mn_error *error)
+{
+    mn__source *source = NULL;
+    if (!mn__source_is_compressed(path))
+        return mn__file_size(path, bytes, error);
+    mn_status opened = mn__source_open(&source, path, 0, -1, error);
+    return size_of(source, opened, bytes, error);
+}
+
+mn_status mn__source_document_size(const char *path, int64_t *bytes, mn_error *error)
+{
+    mn__source *source = NULL;
+    mn_status opened = mn__source_open_document(&source, path, 0, -1, error);
+    return size_of(source, opened, bytes, error);
 }

@@ -106,7 +106,8 @@ static void a_folder_and_the_folder_as_one(void **state)
                  "first\r",
                  -1);
     folder_write(folder_path(folder, "deep/c.txt"), "\nthird\n", -1);
-    folder_write(folder_path(folder, "notes.pdf"), "not text", -1);
+    folder_write(folder_path(folder, "notes.doc"), "not text", -1);
+    folder_write(folder_path(folder, "README.md"), "about the folder", -1);
     folder_write(folder_path(folder, ".hidden.txt"), "hidden", -1);
     mn__corpus *corpus = open_corpus(folder);
     assert_int_equal(corpus->count, 3);
