@@ -314,8 +314,8 @@ mn_status mn__bpe_encode(const mn__bpe *bpe, mn__bpe_scratch *scratch, const cha
                         : mn__bpe_merge_many(bpe, scratch, symbols->id, symbols->count);
     if (count < 0)
         return fail_memory(error);
-    int32_t *out = mn__ids_extend(ids, count);
-    if (out && count > 0)
+    int32_t *out = count > 0 ? mn__ids_extend(ids, count) : NULL;
+    if (out)
         memcpy(out, symbols->id, (size_t)count * sizeof *out);
     return MN_OK;
 }

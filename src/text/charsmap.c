@@ -61,7 +61,9 @@ static const char *find(const mn__charsmap *map, const char *text, int64_t bytes
             if (place >= map->blob.bytes)
                 return NULL;
             *length = (int64_t)strnlen(map->blob.text + place, (size_t)(map->blob.bytes - place));
-            return map->blob.text + place;
+            /* A damaged map may point into a character: later stages rely on valid UTF-8. */
+            bool valid = mn__utf8_valid(map->blob.text + place, *length) == *length;
+            return valid ? map->blob.text + place : NULL;
         }
     }
     return NULL;

@@ -45,6 +45,7 @@ typedef struct mn__decoder_plan {
         const char *from, *to; /* borrowed from the JSON */
     } steps[MN__DECODER_STEPS];
     int count;
+    bool byte_level;        /* ByteLevel and nothing else */
     bool strip_first_space; /* of the joined text */
 } mn__decoder_plan;
 

@@ -108,7 +108,9 @@ mn_status mn__decoder_plan_parse(mn__decoder_plan *plan, const char *file, const
 {
     if (!value || json_is_null(value))
         return MN_OK;
-    return parse_at(plan, (mn__json){file, value}, 0, error);
+    mn_status status = parse_at(plan, (mn__json){file, value}, 0, error);
+    plan->byte_level = plan->count == 1 && plan->steps[0].kind == BYTE_LEVEL;
+    return status;
 }
 
 static void replace(const char *from, const char *to, const mn__string *text, mn__string *out)

@@ -246,7 +246,8 @@ typedef struct parsing {
     huggingface *own;
     mn__json root;
     mn__string text, scratch;
-    bool *added; /* [V] whether an id is an added token */
+    bool *added;      /* [V] whether an id is an added token */
+    bool gives_bytes; /* the decoder undoes the alphabet */
 } parsing;
 
 /* What an added token is found as: those that are normalised, as the normalizer leaves them. */
@@ -332,6 +333,7 @@ static mn_status parse_pieces(parsing *p, mn_error *error)
     mn_status status =
         mn__decoder_plan_parse(&plan, file, json_object_get(p->root.value, "decoder"), error);
     p->tokenizer->strip_first_space = plan.strip_first_space;
+    p->gives_bytes = plan.byte_level;
     for (int64_t id = 0; !status && id < cutter->vocab; id++) {
         const char *token = cutter->tokens[id] ? cutter->tokens[id] : "";
         mn__string_clear(&p->text);
@@ -386,7 +388,7 @@ static void find_properties(parsing *p)
         strips |= own->raw.list[i].lstrip || own->raw.list[i].rstrip;
     for (int64_t i = 0; i < own->normal.count; i++)
         strips |= own->normal.list[i].lstrip || own->normal.list[i].rstrip;
-    bool keeps = on_bytes && !strips && own->normalizer.count == 0 &&
+    bool keeps = on_bytes && p->gives_bytes && !strips && own->normalizer.count == 0 &&
                  !own->pretokenizer.adds_space && !own->pretokenizer.loses &&
                  !tokenizer->strip_first_space;
     tokenizer->any_bytes = tokenizer->lossless = keeps;
