@@ -24,6 +24,10 @@ mn_status mn__added_tokens_add(mn__added_tokens *tokens, const char *text, int64
     tokens->plain = (tokens->plain || tokens->count == 0) && !token.single_word && !token.lstrip &&
                     !token.rstrip && !memchr(text, '\n', (size_t)bytes);
     tokens->first[(unsigned char)*text] = true;
+    if (tokens->count == 0)
+        tokens->first_byte = (unsigned char)*text;
+    else if (tokens->first_byte != (unsigned char)*text)
+        tokens->first_byte = -1;
     tokens->list[tokens->count++] = token;
     return MN_OK;
 }
@@ -132,14 +136,26 @@ static const mn__added_token *longest(const mn__added_tokens *tokens, const char
     return found;
 }
 
+/* The next place where a token may begin. */
+static int64_t next_candidate(const mn__added_tokens *tokens, const char *text, int64_t bytes,
+                              int64_t at)
+{
+    if (tokens->first_byte >= 0) {
+        const char *found = memchr(text + at, tokens->first_byte, (size_t)(bytes - at));
+        return found ? found - text : bytes;
+    }
+    while (at < bytes && !tokens->first[(unsigned char)text[at]])
+        at++;
+    return at;
+}
+
 const mn__added_token *mn__added_tokens_next(const mn__added_tokens *tokens, const char *text,
                                              int64_t bytes, int64_t from, int64_t done,
                                              int64_t *begin, int64_t *end, int64_t *next)
 {
     for (int64_t at = from; tokens->count > 0 && at < bytes; at++) {
-        if (!tokens->first[(unsigned char)text[at]])
-            continue;
-        const mn__added_token *token = longest(tokens, text, bytes, at, end);
+        at = next_candidate(tokens, text, bytes, at);
+        const mn__added_token *token = at < bytes ? longest(tokens, text, bytes, at, end) : NULL;
         if (!token)
             continue;
         *next = *end;

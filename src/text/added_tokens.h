@@ -19,6 +19,7 @@ typedef struct mn__added_tokens {
     mn__added_token *list; /* [count] */
     int64_t count, capacity;
     bool first[256]; /* bytes with which some token begins */
+    int first_byte;  /* if it is one alone; else -1 */
     bool plain;      /* none of them has a flag or a line's end in it */
 } mn__added_tokens;
 

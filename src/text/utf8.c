@@ -57,6 +57,11 @@ int64_t mn__utf8_valid(const char *text, int64_t bytes)
     uint32_t code;
     int64_t at = 0;
     while (at < bytes) {
+        uint64_t eight;
+        if (bytes - at >= 8 && (memcpy(&eight, text + at, 8), !(eight & 0x8080808080808080))) {
+            at += 8; /* ASCII, the common case */
+            continue;
+        }
         int length = mn__utf8_decode(text + at, bytes - at, &code);
         if (length <= 0)
             break;

@@ -1,4 +1,4 @@
-/* Words to ids: direct-mapped, a cache line a word. */
+/* Words to ids: sets of two, a cache line a word. */
 #include "text/word_cache.h"
 
 #include <string.h>
@@ -6,7 +6,7 @@
 
 #include "base/memory.h"
 
-enum { SLOT_BITS = 15, BYTES_MOST = 30, IDS_MOST = 8 };
+enum { SET_BITS = 15, WAYS = 2, BYTES_MOST = 30, IDS_MOST = 8 };
 
 typedef struct entry {
     unsigned char bytes, count; /* bytes = 0: free */
@@ -15,7 +15,7 @@ typedef struct entry {
 } entry;
 
 struct mn__word_cache {
-    entry entries[1 << SLOT_BITS];
+    entry sets[1 << SET_BITS][WAYS]; /* the newer word first */
 };
 
 mn__word_cache *mn__word_cache_new(void)
@@ -30,13 +30,15 @@ void mn__word_cache_free(mn__word_cache *cache)
 
 uint64_t mn__word_cache_slot(const char *word, int64_t bytes)
 {
-    return bytes > BYTES_MOST ? 0 : XXH3_64bits(word, (size_t)bytes) >> (64 - SLOT_BITS);
+    return bytes > BYTES_MOST ? 0 : XXH3_64bits(word, (size_t)bytes) >> (64 - SET_BITS);
 }
 
 bool mn__word_cache_find(const mn__word_cache *cache, uint64_t slot, const char *word,
                          int64_t bytes, mn__ids *ids)
 {
-    const entry *e = &cache->entries[slot];
+    const entry *e = cache->sets[slot];
+    if (e->bytes != bytes || memcmp(e->word, word, (size_t)bytes) != 0)
+        e++;
     if (e->bytes != bytes || bytes == 0 || memcmp(e->word, word, (size_t)bytes) != 0)
         return false;
     int32_t *out = mn__ids_extend(ids, e->count);
@@ -50,7 +52,8 @@ void mn__word_cache_keep(mn__word_cache *cache, uint64_t slot, const char *word,
 {
     if (bytes > BYTES_MOST || count > IDS_MOST)
         return;
-    entry *e = &cache->entries[slot];
+    entry *e = cache->sets[slot];
+    e[1] = e[0];
     e->bytes = (unsigned char)bytes;
     e->count = (unsigned char)count;
     memcpy(e->word, word, (size_t)bytes);

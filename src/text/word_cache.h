@@ -1,4 +1,4 @@
-/* A cache of words to ids, of fixed size: one word a slot, the newest stays. */
+/* A cache of words to ids, of fixed size: two words a slot, the newest stay. */
 #ifndef MN__TEXT_WORD_CACHE_H
 #define MN__TEXT_WORD_CACHE_H
 
