@@ -422,6 +422,7 @@ static mn_status put_layers(struct reader *r, int64_t window)
     mn__json types = {r->root.file, NULL};
     mn_status status =
         mn__json_bool(r->root, "use_sliding_window", MN__JSON_OPTIONAL, &uses, r->error);
+    from = uses ? 28 : from; /* transformers' own, where the key is missing */
     if (status == MN_OK && uses)
         status = mn__json_int(r->root, "max_window_layers", MN__JSON_OPTIONAL, &from, r->error);
     if (status == MN_OK)

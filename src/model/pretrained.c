@@ -250,6 +250,45 @@ static mn_status check_spare(const struct loading *l)
     return MN_OK;
 }
 
+/* Whether a naming has a parameter of ours, of one layer. */
+static bool names(const mn__naming *naming, int64_t layer, const char *name)
+{
+    bool norm = naming->kind == MN__NAMING_NORM, table = naming->kind == MN__NAMING_TABLE;
+    const char *const endings[] = {norm ? ".gain" : ".weight", table ? ".weight" : ".bias"};
+    for (int n = 0; n < 2 && naming->ours[n]; n++)
+        for (int e = 0; e < 2; e++) {
+            char own[128];
+            expand(naming->ours[n], layer, endings[e], own);
+            if (!strcmp(name, own))
+                return true;
+        }
+    return false;
+}
+
+static bool is_named(const struct loading *l, const char *name, int64_t depth)
+{
+    for (const mn__naming *naming = l->family->names; naming->kind; naming++)
+        for (int64_t i = 0; i < (strchr(naming->ours[0], '#') ? depth : 1); i++)
+            if (names(naming, i, name))
+                return true;
+    return false;
+}
+
+/* A recipe that was changed may make what no pretrained model has: another attention type's
+ * parameters, a second attention. */
+static mn_status check_given(const struct loading *l, int64_t depth)
+{
+    for (int64_t i = 0; i < l->params->count && l->given < l->params->count; i++)
+        if (!is_named(l, l->params->items[i]->name, depth))
+            return mn__fail(l->error, MN_ERROR_MISMATCH,
+                            "change only what has no weights: a window, positions that are "
+                            "stretched",
+                            "%s: as the model is set it has %s, which the folder does not hold",
+                            l->folder, l->params->items[i]->name);
+    assert(l->given == l->params->count);
+    return MN_OK;
+}
+
 static mn_status load(struct loading *l, int64_t depth)
 {
     mn_status status = MN_OK;
@@ -259,10 +298,9 @@ static mn_status load(struct loading *l, int64_t depth)
         for (int64_t i = 0; i < layers && status == MN_OK; i++)
             status = load_layer(l, naming, i);
     }
-    if (status != MN_OK)
-        return status;
-    assert(l->given == l->params->count);
-    return check_spare(l);
+    if (status == MN_OK)
+        status = check_given(l, depth);
+    return status == MN_OK ? check_spare(l) : status;
 }
 
 /* ---- Opening ------------------------------------------------------------------------------ */

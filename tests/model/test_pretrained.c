@@ -522,6 +522,7 @@ static void runs(void **state)
     (void)state;
     static const char *const linear[] = {"model.rope_scaling=linear", "model.rope_factor=4",
                                          "data.segment=10"};
+    static const char *const window[] = {"attention.type=window", "attention.window=9"};
     mn_error error;
     mn__device device;
     mn__run run;
@@ -543,9 +544,29 @@ static void runs(void **state)
     assert_int_equal(run.segment, 10);
     check_run(&run, "logits.linear");
     mn__run_close(&run);
-    assert_int_equal(
-        mn__run_open(&run, &device, folder, (const char *const[]){"model.depth=3"}, 1, &error),
-        MN_ERROR_MISMATCH);
+    /* A window over a model that was trained without; and what has no weights there. */
+    succeed(mn__run_open(&run, &device, folder, window, 2, &error), &error);
+    assert_string_equal(mn__decoder_attention(run.decoder, 0, 0)->type->name, "window");
+    mn__run_close(&run);
+    static const struct {
+        const char *sets[3], *part;
+    } wrong[] = {
+        {{"model.depth=3"}, "no tensor model.layers.2"},
+        {{"model.positions=none", "attention.type=window", "attention.t5=true"},
+         "layers.0.attention.distance"},
+        {{"model.block=[attention, attention, feed_forward]"}, "layers.0.attention2"},
+        {{"model.positions=learned"}, "positions.weight"},
+        {{"model.norm=layer"}, "norm.bias"},
+        {{"model.head_norm=true"}, "query_norm"},
+        {{"model.cutoffs=[10]"}, "embedding.0"},
+        {{"model.head_bias=true"}, "head.bias"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        mn_status status =
+            mn__run_open(&run, &device, folder, wrong[i].sets, wrong[i].sets[1] ? 3 : 1, &error);
+        if (status != MN_ERROR_MISMATCH || !strstr(error.message, wrong[i].part))
+            fail_msg("%s: %s, '%s'", wrong[i].sets[0], mn_status_name(status), error.message);
+    }
     mn__device_close(&device);
 }
 
