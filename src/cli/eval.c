@@ -320,7 +320,8 @@ const mn__verb mn__verb_eval = {
     .details = "The state is carried through each document; or cleared at every segment\n"
                "(--cleared), to see what it is worth; or there is none, and a window slides\n"
                "(--window W --stride S). Documents that were scored before in the same way are\n"
-               "not read again: what is known is kept in RUN/eval, where mneme report finds it.\n\n"
+               "not read again: what is known is kept in RUN/eval, where mneme report finds it.\n"
+               "RUN may be a pretrained model's folder.\n\n"
                "  mneme eval runs/xl --data pg19=books/pg19@test --set attention.memory=1024",
     .tables = tables,
     .options_bytes = sizeof(eval_options),

@@ -129,7 +129,8 @@ const mn__verb mn__verb_generate = {
     .least = 1,
     .most = 1,
     .summary = "let a model go on with a text",
-    .details = "Prints what the model adds to the prompt, as it comes.\n\n"
+    .details = "Prints what the model adds to the prompt, as it comes. RUN may be a pretrained\n"
+               "model's folder; then the text may end of itself, before --tokens.\n\n"
                "  mneme generate runs/xl --prompt 'It was' --tokens 500 --top-p 0.95",
     .tables = tables,
     .options_bytes = sizeof(generate_options),
