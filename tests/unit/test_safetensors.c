@@ -145,7 +145,7 @@ static void enforces_the_rules(void **state)
         {"{" ENTRY("a", "U8", "[4294967296,4294967296]", "[0,0]") "}", 0, MN_ERROR_FORMAT,
          "do not agree"},
         {"{" ENTRY("a", "U8", "[99999999999999999999]", "[0,4]") "}", 4, MN_ERROR_FORMAT,
-         "not valid JSON"},
+         "a size is no whole number"},
         {"{" ENTRY("a", "U8", "[4]", "[0,4]") "," ENTRY("a", "U8", "[4]", "[4,8]") "}", 8,
          MN_ERROR_FORMAT, "not valid JSON: duplicate"},
         {"{" ENTRY("a", "U8", "[4]", "[0,4]") "," ENTRY("b", "U8", "[4]", "[0,4]") "}", 4,
