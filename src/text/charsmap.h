@@ -1,6 +1,6 @@
 /* The "precompiled" character map of SentencePiece models: a double array (Darts) from character
- * sequences to offsets into a pool of replacements; applied as the `spm_precompiled` crate does,
- * by grapheme. */
+ * sequences to offsets into a pool of replacements; applied by grapheme, as the tokenizers package
+ * does (its part spm_precompiled). */
 #ifndef MN__TEXT_CHARSMAP_H
 #define MN__TEXT_CHARSMAP_H
 
