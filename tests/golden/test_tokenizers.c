@@ -126,7 +126,7 @@ static mn__tokenizer *make_of_ranks(const char *family, const char *config)
     char *text;
     int64_t bytes;
     mn__string json = {0};
-    mn__tokenizer *tokenizer;
+    mn__tokenizer *tokenizer = NULL;
     mn_error error;
     assert_int_equal(mn__file_read(ranks, 0, &text, &bytes, &error), MN_OK);
     if (mn__import_tiktoken(text, bytes, family, config, config ? (int64_t)strlen(config) : 0,
