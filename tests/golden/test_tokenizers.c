@@ -214,6 +214,61 @@ static void gguf_equals_sentencepiece_and_the_tokenizer_it_was_made_of(void **st
     }
 }
 
+static mn_status load_changed(const char *path, char *bytes, int64_t count, mn_error *error)
+{
+    mn__tokenizer *tokenizer;
+    folder_write(path, bytes, count);
+    mn_status status = mn__tokenizer_load(&tokenizer, path, error);
+    if (status == MN_OK) {
+        mn__ids ids = {0};
+        mn_error why;
+        mn__tokenizer_encode(tokenizer, "It was <|im_end|>", 17, &ids, &why);
+        for (int64_t i = 0; i < ids.count; i++)
+            assert_in_range(ids.id[i], 0, tokenizer->vocab - 1);
+        mn__ids_free(&ids);
+        mn__tokenizer_free(tokenizer);
+    }
+    return status;
+}
+
+static void expect_named(const char *path, char *bytes, int64_t count, const char *known,
+                         const char *unknown)
+{
+    mn_error error;
+    char *at = memmem(bytes, (size_t)count, known, strlen(known));
+    assert_non_null(at);
+    memcpy(at, unknown, strlen(unknown));
+    assert_int_equal(load_changed(path, bytes, count, &error), MN_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, unknown));
+    memcpy(at, known, strlen(known));
+}
+
+/* An unknown kind is named; any byte changed gives an error that says something, or a tokenizer. */
+static void a_gguf_that_is_unknown_or_damaged_is_refused(void **state)
+{
+    static const char *const names[] = {"llama", "qwen2"};
+    for (int i = 0; i < 2; i++) {
+        mn__string whole = {0};
+        const char *path = folder_path(*state, "%s.gguf", names[i]);
+        int64_t count;
+        mn_error error;
+        mn__string_printf(&whole, "%s/%s.gguf", vocabularies, names[i]);
+        char *bytes = folder_read(whole.text, &count);
+        if (i == 1) {
+            expect_named(path, bytes, count, "qwen2", "qwen9");
+            expect_named(path, bytes, count, "gpt2", "gpt9");
+        }
+        for (int64_t at = 0; at < count; at += 1 + count / 700) {
+            bytes[at] ^= 1;
+            if (load_changed(path, bytes, count, &error))
+                assert_true(strlen(error.message) > 0);
+            bytes[at] ^= 1;
+        }
+        free(bytes);
+        mn__string_free(&whole);
+    }
+}
+
 /* The fixture's vocabulary as GPT-2 published its own. */
 static void write_pair(const char *to, const json_t *tokenizer)
 {
@@ -282,6 +337,7 @@ int main(void)
         cmocka_unit_test(rank_files_equal_tiktoken),
         cmocka_unit_test(rank_files_of_no_known_size_are_refused),
         cmocka_unit_test(gguf_equals_sentencepiece_and_the_tokenizer_it_was_made_of),
+        cmocka_unit_test(a_gguf_that_is_unknown_or_damaged_is_refused),
         cmocka_unit_test(gpt2s_pair_of_files_is_the_same),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
