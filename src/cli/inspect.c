@@ -353,6 +353,19 @@ static bool ends(const char *path, const char *ending)
     return length >= own_length && !strcmp(path + length - own_length, ending);
 }
 
+static bool is_tokenizer(const char *path)
+{
+    static const char *const held[] = {"tokenizer.json", "tokenizer.model", "encoder.json"};
+    static const char *const endings[] = {".model", ".tiktoken", "tokenizer.json", "encoder.json"};
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+        if (holds(path, held[i]))
+            return true;
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (ends(path, endings[i]))
+            return true;
+    return false;
+}
+
 static mn_status inspect(const mn__call *call, mn_error *error)
 {
     const inspect_options *options = call->options;
@@ -369,7 +382,7 @@ static mn_status inspect(const mn__call *call, mn_error *error)
         return inspect_run(path, json, error);
     if (mn__pretrained_is(path))
         return inspect_pretrained(path, json, error);
-    if (holds(path, "tokenizer.json") || ends(path, ".model"))
+    if (is_tokenizer(path))
         return inspect_tokenizer(path, json, error);
     if (ends(path, ".safetensors"))
         return inspect_safetensors(path, json, error);
