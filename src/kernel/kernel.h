@@ -91,6 +91,7 @@ typedef enum mn__binary {
  * forms have a scale for each 32 elements of a column: see blocks.h. They are
  * multiplied as floats, or rounded to bf16 where many bf16 rows meet them. */
 typedef struct mn__packed mn__packed;
+enum { MN__PACK_COLUMNS = 64 };
 typedef enum mn__form { MN__FORM_F32, MN__FORM_BF16, MN__FORM_INT8, MN__FORM_INT4 } mn__form;
 
 /* For products of this type, F32 or BF16. */
@@ -327,6 +328,10 @@ struct mn__kernels {
     int64_t (*pack_bytes)(mn__queue *, int64_t k, int64_t n, mn__form form);
     mn__packed *(*pack_new)(mn__queue *, int64_t k, int64_t n, mn__form form);
     void (*pack)(mn__queue *, mn__packed *, mn__operand b);
+    /* Of W's columns first to first + count alone, b [k, count], so that a large W need not
+     * lie in one piece. first is a multiple of MN__PACK_COLUMNS, and so is count, but for
+     * the last of W. */
+    void (*pack_columns)(mn__queue *, mn__packed *, int64_t first, int64_t count, mn__operand b);
     /* The same from the form's own blocks, [n, k / 32]; k is a multiple of 32. */
     void (*pack_blocks)(mn__queue *, mn__packed *, const void *blocks);
     void (*pack_free)(mn__packed *);

@@ -93,7 +93,8 @@ static void put_block(mn__packed *packed, const void *block, int64_t l, int64_t 
                         (double)block_element(packed->form, block, i));
 }
 
-static void quantise(mn__packed *packed, mn__operand b, int64_t l, int64_t j)
+/* The block of column first + j from row l on, from b's column j. */
+static void quantise(mn__packed *packed, int64_t first, mn__operand b, int64_t l, int64_t j)
 {
     float x[MN__BLOCK] = {0};
     int64_t depth = packed->k - l < MN__BLOCK ? packed->k - l : MN__BLOCK;
@@ -101,20 +102,27 @@ static void quantise(mn__packed *packed, mn__operand b, int64_t l, int64_t j)
         x[i] = mn__element(b.data, b.dtype, (l + i) * b.row + j * b.column);
     const mn__block_int8 int8 = mn__block_int8_of(x);
     const mn__block_int4 int4 = mn__block_int4_of(x);
-    put_block(packed, packed->form == MN__FORM_INT8 ? (const void *)&int8 : &int4, l, j, depth);
+    put_block(packed, packed->form == MN__FORM_INT8 ? (const void *)&int8 : &int4, l, first + j,
+              depth);
 }
 
-static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
+static void pack_columns(mn__queue *queue, mn__packed *packed, int64_t first, int64_t count,
+                         mn__operand b)
 {
     (void)queue;
     bool whole = packed->form == MN__FORM_INT8 || packed->form == MN__FORM_INT4;
     for (int64_t l = 0; whole && l < packed->k; l += MN__BLOCK)
-        for (int64_t j = 0; j < packed->n; j++)
-            quantise(packed, b, l, j);
+        for (int64_t j = 0; j < count; j++)
+            quantise(packed, first, b, l, j);
     for (int64_t l = 0; !whole && l < packed->k; l++)
-        for (int64_t j = 0; j < packed->n; j++)
-            mn__element_set(packed->data, packed->dtype, l * packed->n + j,
+        for (int64_t j = 0; j < count; j++)
+            mn__element_set(packed->data, packed->dtype, l * packed->n + first + j,
                             (double)mn__element(b.data, b.dtype, l * b.row + j * b.column));
+}
+
+static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
+{
+    pack_columns(queue, packed, 0, packed->n, b);
 }
 
 static void pack_blocks(mn__queue *queue, mn__packed *packed, const void *blocks)
@@ -138,6 +146,7 @@ void mn__plain_fill_matmul(mn__kernels *kernels)
     kernels->pack_bytes = pack_bytes;
     kernels->pack_new = pack_new;
     kernels->pack = pack;
+    kernels->pack_columns = pack_columns;
     kernels->pack_blocks = pack_blocks;
     kernels->pack_free = pack_free;
 }

@@ -57,6 +57,12 @@ static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
     (void)queue, (void)packed, (void)b;
 }
 
+static void pack_columns(mn__queue *queue, mn__packed *packed, int64_t first, int64_t count,
+                         mn__operand b)
+{
+    (void)queue, (void)packed, (void)first, (void)count, (void)b;
+}
+
 static void pack_free(mn__packed *packed)
 {
     (void)packed;
@@ -288,6 +294,7 @@ static const mn__kernels kernels = {
     .pack_new = pack_new,
     .pack_blocks = pack_blocks,
     .pack = pack,
+    .pack_columns = pack_columns,
     .pack_free = pack_free,
     .convert = convert,
     .fill = fill,

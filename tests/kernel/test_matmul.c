@@ -265,6 +265,63 @@ static void test_forms(void **state)
     check_levels(check_forms);
 }
 
+/* Packed in pieces is packed, to the bit, from the lines of b or from its columns. */
+static void check_pieces(mn__queue *plain, mn__queue *queue)
+{
+    enum { M = 9, K = 70, N = 3 * MN__PACK_COLUMNS + 5 };
+    (void)plain;
+    for (int form = MN__FORM_F32; form <= MN__FORM_INT4; form++)
+        for (int transposed = 0; transposed < 2; transposed++) {
+            mn__dtype dtype = form == MN__FORM_BF16 ? MN__BF16 : MN__F32;
+            mn__matrix a = check_matrix(dtype, M, K, 0), c = check_matrix(MN__F32, M, N, 0);
+            mn__matrix b = operand_matrix(MN__F32, K, N, transposed), other = check_copy(c);
+            mn__operand right = operand_of(b, transposed);
+            mn__packed *whole = queue->kernels->pack_new(queue, K, N, (mn__form)form);
+            mn__packed *pieces = queue->kernels->pack_new(queue, K, N, (mn__form)form);
+            assert_non_null(whole);
+            assert_non_null(pieces);
+            check_fill(a, 1);
+            queue->kernels->pack(queue, whole, right);
+            for (int64_t j = 0, n; j < N; j += n) {
+                mn__operand part = right;
+                n = j ? N - j : 2 * MN__PACK_COLUMNS;
+                part.data = (const float *)right.data + j * right.column;
+                queue->kernels->pack_columns(queue, pieces, j, n, part);
+            }
+            mn__matmul call = {.batch = {1, 1},
+                               .m = M,
+                               .n = N,
+                               .k = K,
+                               .a = operand_of(a, false),
+                               .packed = whole,
+                               .c = c.data,
+                               .c_row = c.stride};
+            queue->kernels->matmul(queue, &call);
+            call.packed = pieces;
+            call.c = other.data;
+            queue->kernels->matmul(queue, &call);
+            double most = 0;
+            for (int64_t i = 0; i < M * N; i++) {
+                double got = check_get(other, i / N, i % N);
+                assert_true(got == check_get(c, i / N, i % N));
+                most = fmax(most, fabs(got));
+            }
+            assert_true(most > 0);
+            queue->kernels->pack_free(whole);
+            queue->kernels->pack_free(pieces);
+            check_free(a);
+            check_free(b);
+            check_free(c);
+            check_free(other);
+        }
+}
+
+static void test_pieces(void **state)
+{
+    (void)state;
+    check_levels(check_pieces);
+}
+
 /* A matrix from blocks is the matrix that those blocks were made of, with scales so small
  * that they are denormal, too. */
 static void check_blocks(mn__queue *plain, mn__queue *queue)
@@ -509,9 +566,10 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_blocks),    cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_teams),     cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_denormals), cmocka_unit_test(test_memory)};
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_pieces), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_batch),  cmocka_unit_test(test_teams),
+        cmocka_unit_test(test_nan),    cmocka_unit_test(test_denormals),
+        cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

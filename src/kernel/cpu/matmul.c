@@ -276,18 +276,18 @@ static void share(int64_t count, int thread, int team, int64_t *first, int64_t *
     *end = count * (thread + 1) / team;
 }
 
+/* b [k, n] into a panel's columns from `from` on, which is where a sliver begins. */
 static void pack_panel(const mn__product_kind *kind, mn__operand b, int64_t k, int64_t n,
-                       char *data, int thread, int team)
+                       const panel *to, int64_t from, int thread, int team)
 {
-    const panel to = {data, 0, round_up(n, MN__TILE_COLUMNS)};
     int64_t first, end, depth = pass_depth(kind, k), chunk = pack_chunk(b.column, b.row, depth);
     int64_t k_bytes = MN__TILE_COLUMNS * mn__dtype_bytes(kind->dtype);
-    share(to.width / MN__TILE_COLUMNS, thread, team, &first, &end);
+    share(cut(n, MN__TILE_COLUMNS), thread, team, &first, &end);
     for (int64_t l = 0; l < k; l += depth)
         for (int64_t d = 0; d < least(depth, k - l); d += chunk)
             for (int64_t j = first * MN__TILE_COLUMNS; j < end * MN__TILE_COLUMNS;
                  j += MN__TILE_COLUMNS)
-                kind->pack_b(sliver_of(kind, &to, l, least(depth, k - l), j) + d * k_bytes,
+                kind->pack_b(sliver_of(kind, to, l, least(depth, k - l), from + j) + d * k_bytes,
                              shift(b, l + d, j), least(MN__TILE_COLUMNS, n - j),
                              least(chunk, least(depth, k - l) - d));
 }
@@ -362,7 +362,8 @@ static void multiply(const product *job, int thread, int team)
             if (call->packed)
                 unpack_panel(job->kind, call->packed, j, columns, job->panel, thread, team);
             else
-                pack_panel(job->kind, shift(job->b, 0, j), call->k, columns, job->panel, thread,
+                pack_panel(job->kind, shift(job->b, 0, j), call->k, columns,
+                           &(panel){job->panel, 0, round_up(columns, MN__TILE_COLUMNS)}, 0, thread,
                            team);
             if (team > 1) {
 #pragma omp barrier
@@ -536,19 +537,26 @@ static mn__packed *pack_new(mn__queue *queue, int64_t k, int64_t n, mn__form for
     return packed;
 }
 
-static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
+static void pack_columns(mn__queue *queue, mn__packed *packed, int64_t first, int64_t count,
+                         mn__operand b)
 {
     (void)queue;
-    int64_t slivers = cut(packed->n, MN__TILE_COLUMNS);
+    int64_t before = first / MN__TILE_COLUMNS, slivers = cut(count, MN__TILE_COLUMNS);
     if (mn__is_quantised(packed)) {
 #pragma omp parallel for schedule(static)
         for (int64_t s = 0; s < slivers; s++)
-            MN__KERNEL(quantise_sliver)(packed, s, b);
+            MN__KERNEL(quantise_sliver)(packed, before + s, shift(b, 0, s * MN__TILE_COLUMNS));
         return;
     }
+    const panel whole = {(char *)packed->data, 0, round_up(packed->n, MN__TILE_COLUMNS)};
 #pragma omp parallel
-    pack_panel(kind_of(packed->form), b, packed->k, packed->n, (char *)packed->data,
-               omp_get_thread_num(), omp_get_num_threads());
+    pack_panel(kind_of(packed->form), b, packed->k, count, &whole, first, omp_get_thread_num(),
+               omp_get_num_threads());
+}
+
+static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
+{
+    pack_columns(queue, packed, 0, packed->n, b);
 }
 
 static void pack_blocks(mn__queue *queue, mn__packed *packed, const void *blocks)
@@ -571,6 +579,7 @@ void MN__KERNEL(fill_matmul)(mn__kernels *kernels)
     kernels->pack_bytes = pack_bytes;
     kernels->pack_new = pack_new;
     kernels->pack = pack;
+    kernels->pack_columns = pack_columns;
     kernels->pack_blocks = pack_blocks;
     kernels->pack_free = pack_free;
 }

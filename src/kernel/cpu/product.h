@@ -63,8 +63,8 @@ const mn__product_kind *MN__KERNEL(product_kind)(mn__dtype dtype);
 void MN__KERNEL(finish_product)(const mn__matmul *call, float *sum, void *c, int64_t j, int64_t n);
 
 /* Integer forms: quantised.c. Their bytes without the head, or -1; blocks of one
- * sliver of columns, from operand b or from blocks; `depth` of its rows from l on (a
- * multiple of 32), as the kind wants them in a sliver of b. */
+ * sliver of columns, from operand b, its own columns alone, or from all blocks; `depth` of its rows
+ * from l on (a multiple of 32), as the kind wants them in a sliver of b. */
 int64_t MN__KERNEL(quantised_bytes)(int64_t k, int64_t n, mn__form form);
 void MN__KERNEL(quantise_sliver)(mn__packed *packed, int64_t sliver, mn__operand b);
 void MN__KERNEL(place_sliver)(mn__packed *packed, int64_t sliver, const void *blocks);

@@ -81,7 +81,7 @@ void MN__KERNEL(quantise_sliver)(mn__packed *packed, int64_t sliver, mn__operand
         for (int64_t c = 0; c < columns_of(packed, sliver); c++) {
             float x[MN__BLOCK] = {0};
             for (int64_t i = 0, l = block * MN__BLOCK; i < MN__BLOCK && l + i < packed->k; i++)
-                x[i] = element_of(&b, l + i, sliver * COLUMNS + c);
+                x[i] = element_of(&b, l + i, c);
             if (packed->form == MN__FORM_INT8) {
                 const mn__block_int8 made = mn__block_int8_of(x);
                 place_int8(band, c, &made);
