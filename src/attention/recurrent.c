@@ -186,7 +186,7 @@ static mn__var *opening(mn__tape *tape, const mn__linear *linear, mn__var *e, fl
     int64_t C = linear->bias->value.size[0];
     mn__var *bias =
         mn__op_add(tape, mn__tape_param(tape, linear->bias), mn__op_constant(tape, C, shift));
-    return mn__op_linear(tape, e, mn__tape_param(tape, linear->weight), bias, MN__SIGMOID);
+    return mn__op_linear(tape, e, mn__tape_weight(tape, linear->weight), bias, MN__SIGMOID);
 }
 
 static mn__var *pass(mn__tape *tape, const mn__recurrent_gate *gate, mn__var *c, mn__var *u,

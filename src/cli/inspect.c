@@ -13,12 +13,15 @@
 
 typedef struct inspect_options {
     bool json, verify;
+    int weights; /* f32 | bf16 | int8 | int4 */
 } inspect_options;
 
 static const mn__option own[] = {
     MN__BOOL(inspect_options, json, "false", "print JSON"),
     MN__BOOL(inspect_options, verify, "false",
              "read all of a data set first, and compare it with its hashes"),
+    MN__ENUM(inspect_options, weights, "f32", "f32|bf16|int8|int4",
+             "of a pretrained model: what it takes open, kept so"),
     MN__OPTIONS_END,
 };
 static const mn__option *const tables[] = {own, NULL};
@@ -236,6 +239,56 @@ static json_t *option_rows(const mn__decoder *decoder)
     return rows;
 }
 
+/* What is kept alike once the model is open: {group, form, count, bytes} each. */
+static json_t *kept_rows(const mn__params *params)
+{
+    enum { PRODUCTS, ROWS, OTHERS, GROUPS };
+    static const char *const names[] = {"weights of products", "rows of embeddings", "others"};
+    int64_t count[GROUPS] = {0}, bytes[GROUPS] = {0};
+    const char *form[GROUPS] = {"", "", "F32"};
+    mn__queue *queue = &params->device->queue;
+    for (int64_t i = 0; i < params->count; i++) {
+        const mn__param *param = params->items[i];
+        const mn__tensor *value = &param->value;
+        if (param->packs) {
+            form[PRODUCTS] = mn__form_name(param->form);
+            count[PRODUCTS]++;
+            bytes[PRODUCTS] +=
+                queue->kernels->pack_bytes(queue, value->size[1], value->size[0], param->form);
+        }
+        if (param->packs && !(param->readers & MN__READERS_ROWS))
+            continue;
+        int group = param->held ? ROWS : OTHERS;
+        form[group] = mn__dtype_name(value->dtype);
+        count[group]++;
+        bytes[group] += mn__tensor_bytes(value);
+    }
+    json_t *rows = json_array();
+    for (int g = 0; g < GROUPS; g++)
+        if (count[g])
+            json_array_append_new(rows, json_pack("{s:s, s:s, s:I, s:I}", "group", names[g], "form",
+                                                  form[g], "tensors", (json_int_t)count[g], "bytes",
+                                                  (json_int_t)bytes[g]));
+    return rows;
+}
+
+/* "open: weights of products in int8, 14 tensors, 1,234 bytes; ..." */
+static void put_kept(mn__string *out, const json_t *rows)
+{
+    size_t i;
+    const json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        int tensors = (int)json_integer_value(json_object_get(row, "tensors"));
+        mn__string_printf(out, "%s%s in %s, %d tensor%s, ",
+                          i ? "; " : "\nopen: ", json_string_value(json_object_get(row, "group")),
+                          json_string_value(json_object_get(row, "form")), tensors,
+                          tensors == 1 ? "" : "s");
+        mn__table_integer(out, json_integer_value(json_object_get(row, "bytes")));
+        mn__string_puts(out, " bytes");
+    }
+}
+
 /* As they lie in the folder. */
 static mn_status folder_rows(const char *path, json_t *rows, mn_error *error)
 {
@@ -255,14 +308,15 @@ static mn_status folder_rows(const char *path, json_t *rows, mn_error *error)
 static mn_status print_pretrained(const mn__pretrained *model, bool json, mn_error *error)
 {
     json_t *tensors = json_array(), *blocks = block_rows(model->decoder);
+    json_t *kept = kept_rows(&model->params);
     const mn__family *family = model->config.family;
     mn_status status = folder_rows(model->folder, tensors, error);
-    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "kind",
+    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "kind",
                              "pretrained model", "folder", model->folder, "family", family->type,
                              "parameters", (json_int_t)mn__params_elements(&model->params),
                              "vocabulary", (json_int_t)model->config.vocabulary, "context",
                              (json_int_t)model->config.context, "blocks", blocks, "values",
-                             option_rows(model->decoder), "tensors", tensors);
+                             option_rows(model->decoder), "tensors", tensors, "open", kept);
     if (status != MN_OK) {
         json_decref(root);
         return status;
@@ -274,6 +328,7 @@ static mn_status print_pretrained(const mn__pretrained *model, bool json, mn_err
                       model->folder, family->type, family->help,
                       (long long)mn__params_elements(&model->params),
                       (long long)model->config.vocabulary, (long long)model->config.context);
+    put_kept(&title, kept);
     put_blocks(&title, blocks);
     status = print_tensors(root, title.text ? title.text : model->folder, json, error);
     mn__string_free(&title);
@@ -281,14 +336,15 @@ static mn_status print_pretrained(const mn__pretrained *model, bool json, mn_err
 }
 
 /* All is checked; nothing is loaded. */
-static mn_status inspect_pretrained(const char *path, bool json, mn_error *error)
+static mn_status inspect_pretrained(const char *path, mn__weights weights, bool json,
+                                    mn_error *error)
 {
     mn__device device;
     mn__pretrained model;
     mn_status status = mn__device_open_counting(&device, error);
     if (status != MN_OK)
         return status;
-    status = mn__pretrained_open(&model, &device, path, 0, error);
+    status = mn__pretrained_open_as(&model, &device, path, 0, weights, error);
     if (status == MN_OK) {
         status = print_pretrained(&model, json, error);
         mn__pretrained_close(&model);
@@ -381,7 +437,8 @@ static mn_status inspect(const mn__call *call, mn_error *error)
     if (holds(path, "recipe.yaml"))
         return inspect_run(path, json, error);
     if (mn__pretrained_is(path))
-        return inspect_pretrained(path, json, error);
+        return inspect_pretrained(path, (mn__weights)(options->weights + MN__WEIGHTS_F32), json,
+                                  error);
     if (is_tokenizer(path))
         return inspect_tokenizer(path, json, error);
     if (ends(path, ".safetensors"))
@@ -406,8 +463,10 @@ const mn__verb mn__verb_inspect = {
     .most = 1,
     .summary = "say what a file or folder is and what it holds",
     .details = "PATH is a .safetensors or .gguf file, a run, a pretrained model's folder, a data\n"
-               "set, or a tokenizer.\n\n"
-               "  mneme inspect books --verify",
+               "set, or a tokenizer. Of a pretrained model it says, too, what its weights take\n"
+               "once they are kept as --weights says.\n\n"
+               "  mneme inspect books --verify\n"
+               "  mneme inspect Llama-3.1-8B --weights int8",
     .tables = tables,
     .options_bytes = sizeof(inspect_options),
     .run = run,

@@ -9,6 +9,8 @@ const mn__option mn__run_options[] = {
              "a.b=c: reads otherwise than it was trained, attention.memory=1k"),
     MN__INT(mn__run_use, threads, "0", 0, 4096, "how many compute; 0: what the container allows"),
     MN__ENUM(mn__run_use, precision, "run", "run|f32|bf16", "of products; run: as it was trained"),
+    MN__ENUM(mn__run_use, weights, "auto", "auto|f32|bf16|int8|int4",
+             "kept so, packed for products; auto: of a pretrained model as products are"),
     MN__OPTIONS_END,
 };
 
@@ -19,15 +21,19 @@ mn_status mn__opened_open(mn__opened *opened, const char *folder, const mn__run_
     mn_status status = mn__device_open(&opened->device, error);
     if (status != MN_OK)
         return status;
-    status =
-        mn__run_open(&opened->run, &opened->device, folder, use->set.items, use->set.count, error);
+    mn__dtype asked = use->precision == 2 ? MN__BF16 : MN__F32;
+    const mn__run_how how = {.overrides = use->set.items,
+                             .override_count = use->set.count,
+                             .weights = use->weights ? (mn__weights)use->weights : MN__WEIGHTS_AUTO,
+                             .compute = use->precision ? &asked : NULL};
+    status = mn__run_open_as(&opened->run, &opened->device, folder, &how, error);
     if (status == MN_OK) {
         status = mn__run_compute(&opened->run, &opened->compute, error);
         if (status != MN_OK)
             mn__run_close(&opened->run);
     }
     if (use->precision)
-        opened->compute = use->precision == 1 ? MN__F32 : MN__BF16;
+        opened->compute = asked;
     if (status != MN_OK)
         mn__device_close(&opened->device);
     return status;

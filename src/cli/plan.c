@@ -14,6 +14,7 @@ typedef struct plan_options {
     mn__string_list set;
     int64_t threads, tokens;
     int precision; /* f32 | bf16 */
+    int weights;   /* auto | f32 | bf16 | int8 | int4 */
     bool json;
 } plan_options;
 
@@ -23,6 +24,8 @@ static const mn__option own[] = {
     MN__INT(plan_options, tokens, "0", 0, 1e9,
             "a pretrained model's: of the text to be read; 0: the longest it is for"),
     MN__ENUM(plan_options, precision, "f32", "f32|bf16", "a pretrained model's: of products"),
+    MN__ENUM(plan_options, weights, "auto", "auto|f32|bf16|int8|int4",
+             "a pretrained model's: kept so; auto: as products are"),
     MN__BOOL(plan_options, json, "false", "print JSON"),
     MN__OPTIONS_END,
 };
@@ -162,7 +165,9 @@ static mn_status make_reading(mn__read_plan *plan, const char *path, const plan_
     mn_status status = mn__device_open_counting(&device, error);
     if (status != MN_OK)
         return status;
-    status = mn__pretrained_open(&model, &device, path, options->tokens, error);
+    mn__weights usual = options->precision ? MN__WEIGHTS_BF16 : MN__WEIGHTS_F32;
+    mn__weights weights = options->weights ? (mn__weights)options->weights : usual;
+    status = mn__pretrained_open_as(&model, &device, path, options->tokens, weights, error);
     if (status == MN_OK) {
         status = mn__read_plan_make(plan, model.decoder, &model.params, model.config.tokens, CHUNK,
                                     options->precision ? MN__BF16 : MN__F32, error);

@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/memory.h"
 #include "base/safetensors_folder.h"
+#include "model/rows.h"
 
 /* What a decoder that was not made for a training calls its segment. */
 enum { SEGMENT = 512 };
@@ -20,51 +22,10 @@ struct loading {
     const mn__safetensors_folder *files;
     bool *used; /* [tensors] */
     mn__params *params;
-    int64_t given; /* parameters that have their values */
+    int64_t given;  /* parameters that have their values */
+    mn__hash *hash; /* of what is taken, where weights are held; or NULL */
     mn_error *error;
 };
-
-/* ---- Values -------------------------------------------------------------------------- */
-
-static float half_to_float(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, rest = half & 0x7fffu, bits;
-    float value;
-    if (rest < 0x400u) { /* zero or subnormal: rest 2^-24 */
-        value = (float)rest * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    bits =
-        sign | (rest >= 0x7c00u ? 0x7f800000u | (rest & 0x3ffu) << 13 : (rest << 13) + 0x38000000u);
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* n elements of a tensor, from one of them on, to floats `stride` apart. */
-static void convert(mn__queue *queue, const mn__safetensor *from, int64_t first, int64_t n,
-                    float *to, int64_t stride)
-{
-    if (from->dtype[0] == 'B' && stride == 1) {
-        const uint16_t *values = (const uint16_t *)from->data + first;
-        mn__matrix out = {to, MN__F32, 1, n, n};
-        mn__matrix in = {(void *)(uintptr_t)values, MN__BF16, 1, n, n};
-        queue->kernels->convert(queue, out, in);
-    } else if (from->dtype[0] == 'B') {
-        const uint16_t *values = (const uint16_t *)from->data + first;
-        for (int64_t i = 0; i < n; i++)
-            to[i * stride] = mn__bf16_to_f32(values[i]);
-    } else if (!strcmp(from->dtype, "F16")) {
-        const uint16_t *values = (const uint16_t *)from->data + first;
-        for (int64_t i = 0; i < n; i++)
-            to[i * stride] = half_to_float(values[i]);
-    } else if (stride == 1) {
-        memcpy(to, (const float *)from->data + first, (size_t)n * sizeof *to);
-    } else {
-        const float *values = (const float *)from->data + first;
-        for (int64_t i = 0; i < n; i++)
-            to[i * stride] = values[i];
-    }
-}
 
 /* ---- One tensor ------------------------------------------------------------------------ */
 
@@ -131,27 +92,41 @@ static bool is_turned(const struct match *match)
     return match->naming->kind == MN__NAMING_TURNED && match->columns;
 }
 
-/* Their rows, one after the other, are ours. */
-static void copy(mn__queue *queue, const struct match *match)
+static mn__rows_type type_of(const mn__safetensor *tensor)
 {
-    int64_t width = match->columns ? match->columns : 1, each = match->rows / match->theirs;
-    int64_t done = 0;
-    for (int i = 0; i < match->ours; i++) {
-        float *to = match->param[i]->value.data;
-        int64_t rows = match->param[i]->value.size[0];
-        for (int64_t row = 0, n; row < rows; row += n, done += n) {
-            const mn__safetensor *from = match->tensor[done / each];
-            int64_t at = done % each;
-            n = rows - row < each - at ? rows - row : each - at;
-            if (is_turned(match)) /* column `at` of theirs is a row of ours */
-                for (int64_t c = 0; c < width; c++)
-                    convert(queue, from, c * each + at, n, to + row * width + c, width);
-            else
-                convert(queue, from, (at + match->naming->skip) * width, n * width,
-                        to + row * width, 1);
-        }
-        mn__param_changed(match->param[i]);
+    return *tensor->dtype == 'B'           ? MN__ROWS_BF16
+           : !strcmp(tensor->dtype, "F32") ? MN__ROWS_F32
+                                           : MN__ROWS_F16;
+}
+
+/* Their rows, one after the other, are ours. */
+static mn_status take_rows(struct loading *l, const struct match *match)
+{
+    int64_t width = match->columns ? match->columns : 1, first = 0;
+    mn__rows from[2];
+    mn_status status = MN_OK;
+    for (int i = 0; i < match->theirs; i++) {
+        const mn__safetensor *tensor = match->tensor[i];
+        mn__rows_type type = type_of(tensor);
+        int64_t skip = match->naming->skip * width * (type == MN__ROWS_F32 ? 4 : 2);
+        from[i] = (mn__rows){.data = (const char *)tensor->data + skip,
+                             .type = type,
+                             .rows = match->rows / match->theirs,
+                             .width = width,
+                             .turned = is_turned(match)};
     }
+    for (int i = 0; i < match->ours && status == MN_OK; i++) {
+        status = mn__rows_fill(l->params, match->param[i], from, match->theirs, first, l->error);
+        first += match->param[i]->value.size[0];
+    }
+    return status;
+}
+
+static void hash_tensor(mn__hash *hash, const mn__safetensor *tensor)
+{
+    mn__hash_add(hash, tensor->name, (int64_t)strlen(tensor->name) + 1);
+    mn__hash_add(hash, tensor->dtype, (int64_t)strlen(tensor->dtype) + 1);
+    mn__hash_add(hash, tensor->data, tensor->bytes);
 }
 
 static mn_status load_match(struct loading *l, struct match *match, int64_t layer,
@@ -173,11 +148,11 @@ static mn_status load_match(struct loading *l, struct match *match, int64_t laye
         if (status != MN_OK)
             return status;
         l->used[index] = true;
+        if (l->hash)
+            hash_tensor(l->hash, match->tensor[i]);
     }
     l->given += match->ours;
-    if (!l->params->device->counting)
-        copy(&l->params->device->queue, match);
-    return MN_OK;
+    return take_rows(l, match);
 }
 
 /* What the decoder has of a naming; nothing where it lacks it: a bias, a head of its own. */
@@ -368,7 +343,9 @@ static mn_status rehearse(const mn__config *config, struct loading l)
     if (status != MN_OK)
         return status;
     mn__params_init(&params, &device, 0);
+    params.weights = l.params->weights;
     l.params = &params;
+    l.hash = NULL;
     status = make(&decoder, config, &l);
     mn__decoder_free(decoder);
     mn__params_free(&params);
@@ -389,8 +366,10 @@ mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const m
                         .files = files,
                         .params = params,
                         .error = error};
+    bool hashes = params->weights != MN__WEIGHTS_MASTERS && !params->device->counting;
     l.used = mn__calloc(mn__safetensors_folder_count(files), sizeof *l.used);
-    if (!l.used)
+    l.hash = hashes ? mn__hash_new() : NULL;
+    if (!l.used || (hashes && !l.hash))
         status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
     if (status == MN_OK)
         status = rehearse(config, l);
@@ -398,6 +377,8 @@ mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const m
     if (status == MN_OK)
         status = make(decoder, config, &l);
     params->bare = false;
+    if (l.hash)
+        memcpy(params->digest, mn__hash_end(l.hash).hex, sizeof params->digest);
     mn__free(l.used);
     mn__safetensors_folder_close(files);
     return status;
@@ -406,9 +387,16 @@ mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const m
 mn_status mn__pretrained_open(mn__pretrained *model, mn__device *device, const char *folder,
                               int64_t tokens, mn_error *error)
 {
+    return mn__pretrained_open_as(model, device, folder, tokens, MN__WEIGHTS_MASTERS, error);
+}
+
+mn_status mn__pretrained_open_as(mn__pretrained *model, mn__device *device, const char *folder,
+                                 int64_t tokens, mn__weights weights, mn_error *error)
+{
     *model = (mn__pretrained){0};
     mn__arena_init(&model->arena, 1 << 14);
     mn__params_init(&model->params, device, 0);
+    model->params.weights = weights;
     model->folder = mn__arena_strdup(&model->arena, folder);
     mn_status status = MN_OK;
     if (!model->folder)

@@ -3,9 +3,10 @@
  *   config.json                     what the model is (model/family.h)
  *   model.safetensors, or several   its weights (base/safetensors_folder.h): F32, F16, BF16
  *
- * Parameters are F32 and named as any decoder's; files are mapped, copied from and closed.
- * What config.json claims is compared with the files before memory is taken for it. Not
- * here: weights that stay quantised, tokenizers (text/tokenizer.h). */
+ * Parameters are named as any decoder's, and F32 masters or, for reading alone, kept as
+ * asked (tensor/param.h); files are mapped, copied from and closed. What config.json claims
+ * is compared with the files before memory is taken for it. Not here: tokenizers
+ * (text/tokenizer.h). */
 #ifndef MN__MODEL_PRETRAINED_H
 #define MN__MODEL_PRETRAINED_H
 
@@ -27,6 +28,9 @@ typedef struct mn__pretrained {
  * checked and nothing is loaded. */
 mn_status mn__pretrained_open(mn__pretrained *model, mn__device *device, const char *folder,
                               int64_t tokens, mn_error *error);
+/* The same with weights kept as asked (not AUTO). */
+mn_status mn__pretrained_open_as(mn__pretrained *model, mn__device *device, const char *folder,
+                                 int64_t tokens, mn__weights weights, mn_error *error);
 void mn__pretrained_close(mn__pretrained *model);
 
 /* Whether a folder holds such a model. */
@@ -34,7 +38,7 @@ bool mn__pretrained_is(const char *folder);
 
 /* The two halves of opening, for other owners (model/run.h): config.json, whose recipe may
  * then be changed; and the decoder that it describes, of new params, with the folder's
- * weights. */
+ * weights, kept as params->weights says. */
 mn_status mn__pretrained_read(mn__config *config, mn__arena *arena, const char *folder,
                               int64_t tokens, mn_error *error);
 mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const mn__config *config,

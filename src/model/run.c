@@ -1,12 +1,14 @@
 /* Run folders and pretrained models, opened for evaluation or generation. */
 #include "model/run.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "model/pretrained.h"
+#include "model/rows.h"
 
 /* ---- Parameters in files ---------------------------------------------------------- */
 
@@ -25,6 +27,7 @@ static mn__safetensor describe(const mn__param *param)
 mn_status mn__params_list(const mn__params *params, mn__arena *arena, mn__safetensor **tensors,
                           int64_t *count, mn_error *error)
 {
+    assert(params->weights == MN__WEIGHTS_MASTERS);
     mn__safetensor *list = mn__arena_calloc(arena, params->count, sizeof *list);
     if (!list)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to list the weights");
@@ -35,7 +38,16 @@ mn_status mn__params_list(const mn__params *params, mn__arena *arena, mn__safete
     return MN_OK;
 }
 
-static mn_status load_param(mn__param *param, const mn__safetensors *file, mn_error *error)
+static void hash_tensor(mn__hash *hash, const mn__safetensor *tensor)
+{
+    mn__hash_add(hash, tensor->name, (int64_t)strlen(tensor->name) + 1);
+    mn__hash_add(hash, tensor->size, tensor->rank * (int64_t)sizeof *tensor->size);
+    mn__hash_add(hash, tensor->data, tensor->bytes);
+}
+
+/* hash: of what is taken, or NULL. */
+static mn_status load_param(mn__params *params, mn__param *param, const mn__safetensors *file,
+                            mn__hash *hash, mn_error *error)
 {
     mn__safetensor into = describe(param);
     const mn__safetensor *from = mn__safetensors_find(file, param->name);
@@ -46,27 +58,40 @@ static mn_status load_param(mn__param *param, const mn__safetensors *file, mn_er
         memcmp(from->size, into.size, (size_t)into.rank * sizeof *into.size))
         return mn__fail(error, MN_ERROR_MISMATCH, "it holds the weights of another model",
                         "%s has another size or type in the file", param->name);
-    memcpy(param->value.data, from->data, (size_t)into.bytes);
-    mn__param_changed(param);
-    return MN_OK;
+    if (hash)
+        hash_tensor(hash, from);
+    const mn__tensor *value = &param->value;
+    mn__rows rows = {.data = from->data,
+                     .type = MN__ROWS_F32,
+                     .rows = value->rank ? value->size[0] : 1,
+                     .width = value->rank > 1 ? mn__tensor_elements(value) / value->size[0] : 1};
+    return mn__rows_fill(params, param, &rows, 1, 0, error);
 }
 
 mn_status mn__params_load(mn__params *params, const mn__safetensors *file, mn_error *error)
 {
+    bool held = params->weights != MN__WEIGHTS_MASTERS;
+    mn__hash *hash = held ? mn__hash_new() : NULL;
     mn_status status = MN_OK;
+    if (held && !hash)
+        status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
     for (int64_t i = 0; status == MN_OK && i < params->count; i++)
-        status = load_param(params->items[i], file, error);
+        status = load_param(params, params->items[i], file, hash, error);
+    if (hash)
+        memcpy(params->digest, mn__hash_end(hash).hex, sizeof params->digest);
     return status;
 }
 
 mn__hash_text mn__params_fingerprint(const mn__params *params)
 {
+    mn__hash_text digest;
+    memcpy(digest.hex, params->digest, sizeof digest.hex);
+    if (params->weights != MN__WEIGHTS_MASTERS)
+        return digest;
     mn__hash *hash = mn__hash_new();
     for (int64_t i = 0; hash && i < params->count; i++) {
         mn__safetensor tensor = describe(params->items[i]);
-        mn__hash_add(hash, tensor.name, (int64_t)strlen(tensor.name) + 1);
-        mn__hash_add(hash, tensor.size, tensor.rank * (int64_t)sizeof *tensor.size);
-        mn__hash_add(hash, tensor.data, tensor.bytes);
+        hash_tensor(hash, &tensor);
     }
     return hash ? mn__hash_end(hash) : (mn__hash_text){""};
 }
@@ -158,10 +183,33 @@ static mn_status load_tokenizer(mn__run *run, const char *path, mn_error *error)
     return mn__tokenizer_load(&run->tokenizer, path, error);
 }
 
-static mn_status open_model(mn__run *run, mn_error *error)
+/* How weights are kept: as products in the type asked for, or in the recipe's, read them. */
+static mn_status choose_weights(mn__run *run, const mn__run_how *how, mn__weights usual,
+                                mn_error *error)
 {
-    mn_status status =
-        load_tokenizer(run, mn__arena_printf(&run->arena, "%s/tokenizer", run->folder), error);
+    const mn__yaml_node *train = mn__yaml_get(run->recipe, "train");
+    const mn__yaml_node *precision = mn__yaml_get(train, "precision");
+    bool bf16 = how->compute ? *how->compute == MN__BF16
+                             : precision && precision->kind == MN__YAML_SCALAR &&
+                                   !strcmp(precision->text, "bf16");
+    mn__weights own = bf16 ? MN__WEIGHTS_BF16 : MN__WEIGHTS_F32, weights = how->weights;
+    if (weights == MN__WEIGHTS_AUTO)
+        weights = usual == MN__WEIGHTS_AUTO ? own : usual;
+    if (weights != own && (weights == MN__WEIGHTS_F32 || weights == MN__WEIGHTS_BF16))
+        return mn__fail(error, MN_ERROR_OPTION,
+                        "set --precision to the weights' type too, or take int8 or int4",
+                        "%s: weights in %s are for products in it, not in %s", run->folder,
+                        mn__weights_name(weights), mn__weights_name(own));
+    run->params.weights = weights;
+    return MN_OK;
+}
+
+static mn_status open_model(mn__run *run, const mn__run_how *how, mn_error *error)
+{
+    mn_status status = choose_weights(run, how, MN__WEIGHTS_MASTERS, error);
+    if (status == MN_OK)
+        status =
+            load_tokenizer(run, mn__arena_printf(&run->arena, "%s/tokenizer", run->folder), error);
     if (status == MN_OK)
         status = read_segment(run, error);
     if (status == MN_OK)
@@ -202,8 +250,7 @@ static mn_status load_pretrained_tokenizer(mn__run *run, const mn__config *confi
     return status;
 }
 
-static mn_status open_pretrained(mn__run *run, const char *const *overrides, int64_t count,
-                                 mn_error *error)
+static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error *error)
 {
     static const char *const usual[] = {"data.segment=512", "train.precision=f32"};
     mn__config config;
@@ -216,7 +263,9 @@ static mn_status open_pretrained(mn__run *run, const char *const *overrides, int
     for (int i = 0; i < 2 && status == MN_OK; i++)
         status = mn__yaml_set(&run->arena, run->recipe, usual[i], error);
     if (status == MN_OK)
-        status = apply_overrides(run, overrides, count, error);
+        status = apply_overrides(run, how->overrides, how->override_count, error);
+    if (status == MN_OK)
+        status = choose_weights(run, how, MN__WEIGHTS_AUTO, error);
     if (status == MN_OK)
         status = read_segment(run, error);
     if (status == MN_OK)
@@ -229,28 +278,34 @@ static mn_status open_pretrained(mn__run *run, const char *const *overrides, int
 
 /* ---- Either ------------------------------------------------------------------------------ */
 
-static mn_status open_folder(mn__run *run, const char *const *overrides, int64_t override_count,
-                             mn_error *error)
+static mn_status open_folder(mn__run *run, const mn__run_how *how, mn_error *error)
 {
     const char *recipe = mn__arena_printf(&run->arena, "%s/recipe.yaml", run->folder);
     if (!recipe)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
     if (!mn__file_exists(recipe) && mn__pretrained_is(run->folder))
-        return open_pretrained(run, overrides, override_count, error);
+        return open_pretrained(run, how, error);
     mn_status status = read_recipe(run, recipe, error);
     if (status == MN_OK)
-        status = apply_overrides(run, overrides, override_count, error);
-    return status == MN_OK ? open_model(run, error) : status;
+        status = apply_overrides(run, how->overrides, how->override_count, error);
+    return status == MN_OK ? open_model(run, how, error) : status;
 }
 
 mn_status mn__run_open(mn__run *run, mn__device *device, const char *folder,
                        const char *const *overrides, int64_t override_count, mn_error *error)
 {
+    const mn__run_how how = {.overrides = overrides, .override_count = override_count};
+    return mn__run_open_as(run, device, folder, &how, error);
+}
+
+mn_status mn__run_open_as(mn__run *run, mn__device *device, const char *folder,
+                          const mn__run_how *how, mn_error *error)
+{
     *run = (mn__run){0};
     mn__arena_init(&run->arena, 1 << 14);
     mn__params_init(&run->params, device, 0);
     run->folder = mn__arena_strdup(&run->arena, folder);
-    mn_status status = run->folder ? open_folder(run, overrides, override_count, error)
+    mn_status status = run->folder ? open_folder(run, how, error)
                                    : mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a run");
     if (status != MN_OK)
         mn__run_close(run);

@@ -39,14 +39,26 @@ typedef struct mn__run {
  * tokenizer.json or, where there is none, tokenizer.model. */
 mn_status mn__run_open(mn__run *run, mn__device *device, const char *folder,
                        const char *const *overrides, int64_t override_count, mn_error *error);
+/* The same with more said of how. Weights are taken in the form asked for, AUTO being that
+ * of the products' type for a pretrained model and masters for a run; MN_ERROR_OPTION where
+ * products in `compute` do not read that form. */
+typedef struct mn__run_how {
+    const char *const *overrides;
+    int64_t override_count;
+    mn__weights weights;
+    const mn__dtype *compute; /* NULL: as the recipe's train.precision says */
+} mn__run_how;
+mn_status mn__run_open_as(mn__run *run, mn__device *device, const char *folder,
+                          const mn__run_how *how, mn_error *error);
 void mn__run_close(mn__run *run);
 
-/* All parameters and buffers as named tensors that point into params. */
+/* All parameters and buffers as named tensors that point into params, which are masters. */
 mn_status mn__params_list(const mn__params *params, mn__arena *arena, mn__safetensor **tensors,
                           int64_t *count, mn_error *error);
 /* Reads values by name: every parameter and buffer must be there, of its size. */
 mn_status mn__params_load(mn__params *params, const mn__safetensors *file, mn_error *error);
-/* XXH3 over names, sizes and values; "" when memory is short. */
+/* XXH3 over names, sizes and values, or of a pretrained model's that are held over names,
+ * types and bytes of its tensors; "" when memory is short. */
 mn__hash_text mn__params_fingerprint(const mn__params *params);
 
 #endif

@@ -109,8 +109,9 @@ static mn_status create_cluster(mn__cluster *cluster, mn__params *params, const 
     if (cut->count)
         snprintf(prefix, sizeof prefix, "embedding.%lld", (long long)c);
     *cluster = mn__cut_cluster(cut, c);
-    mn_status status = mn__create(&cluster->table, params, prefix, "weight", 2,
-                                  (int64_t[]){cluster->rows, cluster->width}, init, error);
+    mn_status status = mn__create_read(&cluster->table, params, prefix, "weight",
+                                       (int64_t[]){cluster->rows, cluster->width}, init,
+                                       cut->count ? MN__READERS_ANY : MN__READERS_ROWS, error);
     if (status != MN_OK || !projects(cut, c))
         return status;
     return mn__create(&cluster->projection, params, prefix, "projection", 2,

@@ -19,9 +19,12 @@ static mn_status create_cluster(mn__head *head, mn__params *params, int64_t c,
     mn__cluster *own = &head->cluster[c];
     *own = *embedded;
     mn_status status = MN_OK;
+    int readers = head->clusters > 1 ? MN__READERS_ANY : MN__READERS_PRODUCTS;
     if (!options->tied)
-        status = mn__create(&own->table, params, prefix, "weight", 2, embedded->table->value.size,
-                            normal, error);
+        status = mn__create_read(&own->table, params, prefix, "weight", embedded->table->value.size,
+                                 normal, readers, error);
+    else
+        own->table->readers |= readers;
     if (status == MN_OK && own->projection && !(c && options->tie_projections))
         status = mn__create(&own->projection, params, prefix, "projection", 2,
                             embedded->projection->value.size, normal, error);
@@ -81,7 +84,7 @@ static mn__var *cluster_loss(const mn__head *head, mn__tape *tape, int64_t c, mn
                              mn__head_loss args)
 {
     args.hidden = project(tape, &head->cluster[c], hidden);
-    args.weight = mn__tape_param(tape, head->cluster[c].table);
+    args.weight = mn__tape_weight(tape, head->cluster[c].table);
     args.more = c ? NULL : mn__tape_param(tape, head->classes);
     args.bias = mn__tape_param(tape, head->bias[c]);
     args.logit_scale = head->logit_scale;
@@ -198,7 +201,7 @@ mn__var *mn__head_loss_forward(const mn__head *head, mn__tape *tape, mn__var *hi
 /* s x [E; ...]^T + b, F32; bias [rows] or NULL. */
 static mn__var *plain_logits(mn__tape *tape, mn__var *x, mn__param *table, mn__var *bias)
 {
-    mn__var *logits = mn__op_linear(tape, x, mn__tape_param(tape, table), bias, MN__LINEAR);
+    mn__var *logits = mn__op_linear(tape, x, mn__tape_weight(tape, table), bias, MN__LINEAR);
     return mn__op_cast(tape, logits, MN__F32);
 }
 

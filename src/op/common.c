@@ -160,6 +160,31 @@ mn__tensor mn__op_in_compute(mn__tape *tape, const mn__var *var)
     return copy;
 }
 
+bool mn__op_take_weight(mn__tape *tape, const mn__var *weight, mn__var *const *inputs, int count,
+                        mn__op_weight *taken)
+{
+    const mn__param *param = weight->param;
+    if (!param || !param->packs) {
+        *taken = (mn__op_weight){.value = mn__op_in_compute(tape, weight)};
+        return taken->value.data;
+    }
+    *taken = (mn__op_weight){.value = param->value, .packs = true, .packed = param->packed};
+    taken->value.data = NULL;
+    taken->value.dtype = tape->compute;
+    bool floats = param->form == MN__FORM_F32 || param->form == MN__FORM_BF16;
+    if (floats && param->form != mn__form_of(tape->compute))
+        mn__tape_fail(tape, MN_ERROR_UNSUPPORTED,
+                      "open it with --weights of the products' type, int8 or int4",
+                      "%s is packed in %s, for products in that type", param->name,
+                      mn__form_name(param->form));
+    else if (mn__tape_wants(tape, inputs, count))
+        mn__tape_fail(tape, MN_ERROR_UNSUPPORTED, "open the model to train it",
+                      "%s is packed: no gradient passes it", param->name);
+    else
+        return true;
+    return false;
+}
+
 mn__var *mn__op_contiguous(mn__tape *tape, mn__var *x, mn__dtype dtype)
 {
     x = mn__op_cast(tape, x, dtype);

@@ -60,6 +60,16 @@ void mn__op_target_finish(mn__tape *tape, const mn__op_target *target);
 /* A var's value in the compute type: as it is, a parameter's copy, or a new
  * one; unrecorded. data is NULL when memory is short. */
 mn__tensor mn__op_in_compute(mn__tape *tape, const mn__var *var);
+/* The same of a product's weight; of one that is packed *packed and the sizes, without data.
+ * False, and the tape fails, where memory is short, or the packed form does not suit the
+ * compute type, or a gradient would have to pass it (inputs: the operation's). */
+typedef struct mn__op_weight {
+    mn__tensor value;
+    bool packs;
+    const mn__packed *packed; /* NULL on a counting device, too */
+} mn__op_weight;
+bool mn__op_take_weight(mn__tape *tape, const mn__var *weight, mn__var *const *inputs, int count,
+                        mn__op_weight *taken);
 /* x as a contiguous tensor of a type, by recorded copies where it is not. */
 mn__var *mn__op_contiguous(mn__tape *tape, mn__var *x, mn__dtype dtype);
 

@@ -22,8 +22,9 @@ typedef struct head_record {
 /* What one forward pass works with. */
 typedef struct head_work {
     const mn__head_loss *args;
-    mn__matrix hidden;      /* [N, C] */
-    mn__matrix part[PARTS]; /* [V, C], [K, C], compute type */
+    mn__matrix hidden;        /* [N, C] */
+    mn__matrix part[PARTS];   /* [V, C], [K, C], compute type */
+    const mn__packed *packed; /* instead of the first one's data, or NULL */
     int parts;
     int64_t classes;  /* V + K */
     float *logits;    /* [chunk, V + K] */
@@ -135,6 +136,7 @@ static void run_chunk(mn__tape *tape, const head_work *work, int64_t first, int6
         mn__matmul product =
             mn__op_product((mn__factor){hidden, false}, (mn__factor){work->part[i], true},
                            columns_of(work, logits, i));
+        product.packed = i ? NULL : work->packed;
         product.bias = bias && i ? bias + work->part[0].rows : bias;
         mn__op_multiply_matrices(tape, &product);
     }
@@ -259,7 +261,7 @@ static bool prepare_work(mn__tape *tape, head_work *work, const mn__tensor part[
 {
     int64_t C = part[0].size[1], bytes = mn__dtype_bytes(tape->compute);
     work->hidden = mn__tensor_matrix(&work->args->hidden->value, 0);
-    for (; work->parts < PARTS && part[work->parts].data; work->parts++) {
+    for (; work->parts < PARTS && part[work->parts].rank; work->parts++) {
         work->part[work->parts] = mn__tensor_matrix(&part[work->parts], 0);
         work->classes += part[work->parts].size[0];
     }
@@ -310,13 +312,17 @@ mn__var *mn__op_head_loss(mn__tape *tape, const mn__head_loss *given)
     args.hidden = mn__op_cast(tape, args.hidden, tape->compute);
     if (args.bias)
         args.bias = mn__op_cast(tape, args.bias, MN__F32);
-    mn__tensor part[PARTS] = {mn__op_in_compute(tape, args.weight)};
+    mn__op_weight weight;
+    if (!mn__op_take_weight(tape, args.weight, (mn__var *const[]){args.hidden, args.bias}, 2,
+                            &weight))
+        return NULL;
+    mn__tensor part[PARTS] = {weight.value};
     if (args.more)
         part[1] = mn__op_in_compute(tape, args.more);
     mn__var *out = mn__tape_new(tape, MN__F32, 1, (int64_t[]){1});
     if (!args.hidden || !out || tape->status != MN_OK)
         return NULL;
-    head_work work = {.args = &args};
+    head_work work = {.args = &args, .packed = weight.packed};
     if (mn__tape_wants(tape, (mn__var *const[]){args.hidden, args.weight, args.more, args.bias},
                        4) &&
         !(work.record = new_record(tape, out, &args)))

@@ -103,14 +103,15 @@ static bool check(mn__tape *tape, const mn__var *x, const mn__var *weight, const
 
 /* out [..., n] = activation(x [..., k] weights^T + bias), or x weights */
 static void forward(mn__tape *tape, const mn__tensor *out, const mn__tensor *input,
-                    const mn__tensor *weights, bool other_side, const mn__var *bias,
+                    const mn__op_weight *weights, bool other_side, const mn__var *bias,
                     mn__activation activation)
 {
     int64_t count = mn__tensor_matrices(input);
     for (int64_t n = 0; n < count; n++) {
         mn__factor rows = {mn__tensor_matrix(input, n), false};
-        mn__factor weight = {mn__tensor_matrix(weights, 0), !other_side};
+        mn__factor weight = {mn__tensor_matrix(&weights->value, 0), !other_side};
         mn__matmul product = mn__op_product(rows, weight, mn__tensor_matrix_of(out, count, n));
+        product.packed = weights->packed;
         product.bias = bias ? bias->value.data : NULL;
         product.activation = activation;
         mn__op_multiply_matrices(tape, &product);
@@ -141,8 +142,10 @@ mn__var *mn__op_linear(mn__tape *tape, mn__var *x, mn__var *weight, mn__var *bia
         size[axis] = x->value.size[axis];
     size[x->value.rank - 1] = weight->value.size[0];
     mn__var *out = mn__tape_new(tape, tape->compute, x->value.rank, size);
-    mn__tensor input = mn__op_in_compute(tape, x), weights = mn__op_in_compute(tape, weight);
-    if (!out || !input.data || !weights.data)
+    mn__tensor input = mn__op_in_compute(tape, x);
+    mn__op_weight weights;
+    if (!out || !input.data ||
+        !mn__op_take_weight(tape, weight, (mn__var *const[]){x, bias}, 2, &weights))
         return NULL;
 
     bool wants = mn__tape_wants(tape, (mn__var *const[]){x, weight, bias}, 3);
@@ -166,7 +169,7 @@ mn__var *mn__op_linear(mn__tape *tape, mn__var *x, mn__var *weight, mn__var *bia
                                      .weight = weight,
                                      .bias = bias,
                                      .input = input,
-                                     .weights = weights,
+                                     .weights = weights.value,
                                      .before = before,
                                      .activation = activation});
 }
@@ -181,8 +184,9 @@ mn__var *mn__op_linear_other_side(mn__tape *tape, mn__var *x, mn__var *weight)
     mn__tensor size = x->value;
     size.size[size.rank - 1] = weight->value.size[1];
     mn__var *out = mn__tape_new(tape, tape->compute, size.rank, size.size);
-    mn__tensor input = mn__op_in_compute(tape, x), weights = mn__op_in_compute(tape, weight);
-    if (!out || !input.data || !weights.data)
+    mn__tensor input = mn__op_in_compute(tape, x);
+    mn__op_weight weights = {.value = mn__op_in_compute(tape, weight)};
+    if (!out || !input.data || !weights.value.data)
         return NULL;
     forward(tape, &out->value, &input, &weights, true, NULL, MN__LINEAR);
     if (!mn__tape_wants(tape, (mn__var *const[]){x, weight}, 2))
@@ -191,7 +195,7 @@ mn__var *mn__op_linear_other_side(mn__tape *tape, mn__var *x, mn__var *weight)
                     &(linear_record){.x = x,
                                      .weight = weight,
                                      .input = input,
-                                     .weights = weights,
+                                     .weights = weights.value,
                                      .activation = MN__LINEAR,
                                      .other_side = true});
 }

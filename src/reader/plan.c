@@ -74,8 +74,8 @@ static void count_memory(mn__read_plan *plan, const mn__params *params, const mn
 {
     plan->parameters = mn__params_elements(params);
     for (int64_t i = 0; i < params->count; i++)
-        plan->weights += mn__tensor_bytes(&params->items[i]->value);
-    plan->copies = params->store.arena.used - plan->weights;
+        plan->weights += mn__param_bytes(params, params->items[i]);
+    plan->copies = params->store.arena.used + params->packed_bytes - plan->weights;
     plan->weights += params->nodes.used;
     plan->activations = tape->values.arena.peak + tape->kept.arena.peak + tape->nodes.peak;
     plan->total = plan->weights + plan->copies + plan->state + plan->activations;

@@ -9,7 +9,7 @@
 typedef struct mn__read_plan {
     int64_t tokens, chunk;
     int64_t parameters;         /* elements */
-    int64_t weights, copies;    /* bytes: F32 values; copies in bf16, for products in it */
+    int64_t weights, copies;    /* bytes: as they are kept; copies of masters in bf16 */
     int64_t state;              /* of the whole text */
     int64_t state_per_thousand; /* what a thousand tokens more add */
     int64_t session;            /* of a file that the state is saved to */

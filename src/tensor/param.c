@@ -13,8 +13,22 @@ void mn__params_init(mn__params *params, mn__device *device, uint64_t seed)
     mn__store_init(&params->store, device, 1 << 20);
 }
 
+const char *mn__weights_name(mn__weights weights)
+{
+    static const char *const names[] = {"masters", "f32", "bf16", "int8", "int4", "auto"};
+    return names[weights];
+}
+
+const char *mn__form_name(mn__form form)
+{
+    return mn__weights_name((mn__weights)((int)form + MN__WEIGHTS_F32));
+}
+
 void mn__params_free(mn__params *params)
 {
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->items[i]->packed)
+            params->device->queue.kernels->pack_free(params->items[i]->packed);
     mn__store_free(&params->store);
     mn__arena_free(&params->nodes);
     mn__free(params->items);
@@ -61,8 +75,62 @@ static void fill(mn__params *params, mn__param *param, mn__init init)
             value[i] += init.mean;
 }
 
+bool mn__param_waits(const mn__params *params, const mn__param *param)
+{
+    return params->weights != MN__WEIGHTS_MASTERS && param->readers != MN__READERS_ANY &&
+           !param->held;
+}
+
+static mn_status no_room(const mn__param *param, mn_error *error)
+{
+    return mn__fail(error, MN_ERROR_MEMORY, "use a smaller model, or --weights of fewer bits",
+                    "no memory for %s", param->name);
+}
+
+mn_status mn__param_hold(mn__params *params, mn__param *param, mn__dtype rows, mn__form form,
+                         mn_error *error)
+{
+    mn__queue *queue = &params->device->queue;
+    assert(mn__param_waits(params, param));
+    if (param->readers & MN__READERS_ROWS) {
+        param->value.dtype = rows;
+        param->value.data = mn__store_alloc(&params->store, mn__tensor_bytes(&param->value));
+        if (!param->value.data)
+            return no_room(param, error);
+    }
+    param->held = true;
+    if (!(param->readers & MN__READERS_PRODUCTS))
+        return MN_OK;
+    int64_t k = param->value.size[1], n = param->value.size[0];
+    int64_t bytes = queue->kernels->pack_bytes(queue, k, n, form);
+    param->packs = true;
+    param->form = form;
+    if (!params->device->counting)
+        param->packed = queue->kernels->pack_new(queue, k, n, form);
+    if (params->device->counting ? bytes < 0 : !param->packed)
+        return no_room(param, error);
+    params->packed_bytes += bytes;
+    return MN_OK;
+}
+
+int64_t mn__param_bytes(const mn__params *params, const mn__param *param)
+{
+    mn__queue *queue = &params->device->queue;
+    bool valued = !param->packs || param->readers & MN__READERS_ROWS;
+    int64_t bytes = valued ? mn__tensor_bytes(&param->value) : 0;
+    return param->packs ? bytes + queue->kernels->pack_bytes(queue, param->value.size[1],
+                                                             param->value.size[0], param->form)
+                        : bytes;
+}
+
 mn__param *mn__params_add(mn__params *params, const char *name, int rank, const int64_t *size,
                           mn__init init)
+{
+    return mn__params_add_read(params, name, rank, size, init, MN__READERS_ANY);
+}
+
+mn__param *mn__params_add_read(mn__params *params, const char *name, int rank, const int64_t *size,
+                               mn__init init, int readers)
 {
     assert(!mn__params_find(params, name));
     mn__param *param = mn__arena_calloc(&params->nodes, 1, sizeof *param);
@@ -70,12 +138,18 @@ mn__param *mn__params_add(mn__params *params, const char *name, int rank, const 
         return NULL;
     param->name = mn__arena_strdup(&params->nodes, name);
     param->value = mn__tensor_of(NULL, MN__F32, rank, size);
-    param->value.data = mn__store_alloc(&params->store, mn__tensor_bytes(&param->value));
-    if (!param->name || !param->value.data)
-        return NULL;
+    param->readers = readers;
     param->decays = rank >= 2;
     param->version = 1;
-    fill(params, param, init);
+    bool waits = mn__param_waits(params, param);
+    if (!waits)
+        param->value.data = mn__store_alloc(&params->store, mn__tensor_bytes(&param->value));
+    if (!param->name || (!waits && !param->value.data))
+        return NULL;
+    if (waits)
+        params->random.operation++;
+    else
+        fill(params, param, init);
     params->items[params->count++] = param;
     return param;
 }
@@ -101,6 +175,9 @@ mn__param *mn__params_find(const mn__params *params, const char *name)
 
 mn_status mn__params_prepare_gradients(mn__params *params, mn_error *error)
 {
+    if (params->weights != MN__WEIGHTS_MASTERS)
+        return mn__fail(error, MN_ERROR_UNSUPPORTED, "open it to train it",
+                        "the model is opened for reading: its weights are kept without masters");
     for (int64_t i = 0; i < params->count; i++) {
         mn__param *param = params->items[i];
         float **sum = param->buffer ? &param->statistic : &param->gradient;

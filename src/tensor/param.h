@@ -1,20 +1,48 @@
 /* Parameters and buffers: the tensors that live as long as a model. A parameter
  * is an f32 master with a gradient; a buffer is saved with the weights but
  * never receives gradients: it moves by statistics. Products in bf16 read a copy
- * that follows the master by its version. */
+ * that follows the master by its version.
+ *
+ * Where nothing is trained there need be no masters: what only products read is then kept
+ * packed, in a form of kernel.h, and what is read row by row, an embedding's table, in the
+ * type of its file. Both are empty until mn__param_hold. */
 #ifndef MN__TENSOR_PARAM_H
 #define MN__TENSOR_PARAM_H
 
 #include "tensor/device.h"
 #include "tensor/tensor.h"
 
+/* What a model's weights are kept as. */
+typedef enum mn__weights {
+    MN__WEIGHTS_MASTERS, /* F32, as training needs them */
+    MN__WEIGHTS_F32,     /* packed, in these forms */
+    MN__WEIGHTS_BF16,
+    MN__WEIGHTS_INT8,
+    MN__WEIGHTS_INT4,
+    MN__WEIGHTS_AUTO /* for those who open models: what suits the products' type */
+} mn__weights;
+/* "masters", "f32", .. */
+const char *mn__weights_name(mn__weights weights);
+const char *mn__form_name(mn__form form);
+
+/* What reads a parameter: these alone, or anything. */
+typedef enum mn__readers {
+    MN__READERS_ANY = 0,
+    MN__READERS_ROWS = 1,     /* mn__op_embed */
+    MN__READERS_PRODUCTS = 2, /* mn__op_linear, mn__op_head_loss: as weight [out, in] */
+} mn__readers;
+
 typedef struct mn__param {
-    const char *name;  /* "layers.0.attention.query.weight" */
-    mn__tensor value;  /* F32 */
-    float *gradient;   /* as value; NULL until training is prepared, and for buffers */
-    bool gradient_set; /* this update's gradient has a first contribution */
-    float *statistic;  /* of buffers, as value: what this update's forward passes add up for
-                          its running averages; NULL until training is prepared */
+    const char *name;   /* "layers.0.attention.query.weight" */
+    mn__tensor value;   /* F32; of one that is held, F32 or BF16, or sizes without data */
+    int readers;        /* mn__readers, or several */
+    bool held, packs;   /* see mn__param_hold; its products read `packed` */
+    mn__form form;      /* of packed */
+    mn__packed *packed; /* value, transposed: [in, out]; NULL on a counting device */
+    float *gradient;    /* as value; NULL until training is prepared, and for buffers */
+    bool gradient_set;  /* this update's gradient has a first contribution */
+    float *statistic;   /* of buffers, as value: what this update's forward passes add up for
+                           its running averages; NULL until training is prepared */
     bool buffer;
     bool decays;      /* weight decay applies: matrices, not gains and biases */
     bool starts_anew; /* a training from weights that lack it, of a model without what it
@@ -32,6 +60,9 @@ typedef struct mn__params {
     int64_t count, capacity;
     mn__random_key random; /* each initialisation draws from the next operation */
     bool bare;             /* new ones are not filled: all values come from a file */
+    mn__weights weights;   /* MASTERS, or the form in which new ones are held */
+    int64_t packed_bytes;
+    char digest[33]; /* of the files' tensors that were taken, where weights are held */
 } mn__params;
 
 /* How a new parameter is filled. */
@@ -47,15 +78,27 @@ typedef struct mn__init {
 
 void mn__params_init(mn__params *params, mn__device *device, uint64_t seed);
 void mn__params_free(mn__params *params);
+/* Whether a parameter is empty until it is held: there are no masters, and it has readers
+ * of its own. */
+bool mn__param_waits(const mn__params *params, const mn__param *param);
+/* Makes room for one that waits: for rows in `rows` (F32 or BF16), if rows are read, and
+ * packed in `form`, if products read it. */
+mn_status mn__param_hold(mn__params *params, mn__param *param, mn__dtype rows, mn__form form,
+                         mn_error *error);
+/* What the parameter's value takes, packed form included. */
+int64_t mn__param_bytes(const mn__params *params, const mn__param *param);
 /* A new parameter (or buffer), or NULL when memory is short. Names are unique:
  * asserted. A matrix decays, anything else does not. */
 mn__param *mn__params_add(mn__params *params, const char *name, int rank, const int64_t *size,
                           mn__init init);
 mn__param *mn__params_add_buffer(mn__params *params, const char *name, int rank,
                                  const int64_t *size, mn__init init);
+/* The same for one that is read in certain ways alone, `readers` of mn__readers. */
+mn__param *mn__params_add_read(mn__params *params, const char *name, int rank, const int64_t *size,
+                               mn__init init, int readers);
 mn__param *mn__params_find(const mn__params *params, const char *name);
 /* Gradients for every parameter and statistics for every buffer (once, before
- * training). */
+ * training). MN_ERROR_UNSUPPORTED where there are no masters. */
 mn_status mn__params_prepare_gradients(mn__params *params, mn_error *error);
 /* Marks every gradient as not yet set; every statistic becomes 0. */
 void mn__params_clear_gradients(mn__params *params);

@@ -148,6 +148,15 @@ mn__var *mn__tape_new(mn__tape *tape, mn__dtype dtype, int rank, const int64_t *
 
 mn__var *mn__tape_param(mn__tape *tape, mn__param *param)
 {
+    if (param && !param->value.data)
+        return mn__tape_fail(tape, MN_ERROR_UNSUPPORTED,
+                             "open it without --weights: this model needs the values themselves",
+                             "%s is kept packed, for products alone", param->name);
+    return mn__tape_weight(tape, param);
+}
+
+mn__var *mn__tape_weight(mn__tape *tape, mn__param *param)
+{
     if (!param)
         return NULL;
     mn__var *var = new_var(tape, param->value);

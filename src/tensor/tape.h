@@ -93,8 +93,11 @@ mn__var *mn__tape_keep(mn__tape *tape, mn__var *var);
 
 /* ---- Vars ------------------------------------------------------------------- */
 
-/* A parameter on the tape; its gradients meet in the parameter. NULL for NULL. */
+/* A parameter on the tape; its gradients meet in the parameter. NULL for NULL. The tape
+ * fails where the parameter is kept for products alone. */
 mn__var *mn__tape_param(mn__tape *tape, mn__param *param);
+/* The same for the weight of mn__op_linear and mn__op_head_loss, which may be packed. */
+mn__var *mn__tape_weight(mn__tape *tape, mn__param *param);
 /* A constant over caller's memory, which must live until the reset. */
 mn__var *mn__tape_constant(mn__tape *tape, mn__tensor value);
 /* The same with a gradient, which is kept after backward (tests; states). */
