@@ -130,8 +130,10 @@ const mn__verb mn__verb_generate = {
     .most = 1,
     .summary = "let a model go on with a text",
     .details = "Prints what the model adds to the prompt, as it comes. RUN may be a pretrained\n"
-               "model's folder; then the text may end of itself, before --tokens.\n\n"
-               "  mneme generate runs/xl --prompt 'It was' --tokens 500 --top-p 0.95",
+               "model, a folder or a GGUF file (llama, qwen2): then the text may end of itself,\n"
+               "before --tokens.\n\n"
+               "  mneme generate runs/xl --prompt 'It was' --tokens 500 --top-p 0.95\n"
+               "  mneme generate Qwen2.5-0.5B --weights int8 --prompt 'It was'",
     .tables = tables,
     .options_bytes = sizeof(generate_options),
     .run = run,

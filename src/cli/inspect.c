@@ -344,7 +344,7 @@ static mn_status inspect_pretrained(const char *path, mn__weights weights, bool 
     mn_status status = mn__device_open_counting(&device, error);
     if (status != MN_OK)
         return status;
-    status = mn__pretrained_open_as(&model, &device, path, 0, weights, error);
+    status = mn__pretrained_open_as(&model, &device, path, 0, weights, false, error);
     if (status == MN_OK) {
         status = print_pretrained(&model, json, error);
         mn__pretrained_close(&model);
@@ -436,7 +436,7 @@ static mn_status inspect(const mn__call *call, mn_error *error)
                         "%s: --verify is for data sets, which keep hashes of what they hold", path);
     if (holds(path, "recipe.yaml"))
         return inspect_run(path, json, error);
-    if (mn__pretrained_is(path))
+    if (mn__pretrained_is(path) && !ends(path, ".gguf"))
         return inspect_pretrained(path, (mn__weights)(options->weights + MN__WEIGHTS_F32), json,
                                   error);
     if (is_tokenizer(path))

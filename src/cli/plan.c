@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/help.h"
 #include "cli/table.h"
+#include "model/gguf_model.h"
 #include "model/pretrained.h"
 #include "reader/plan.h"
 
@@ -167,7 +168,8 @@ static mn_status make_reading(mn__read_plan *plan, const char *path, const plan_
         return status;
     mn__weights usual = options->precision ? MN__WEIGHTS_BF16 : MN__WEIGHTS_F32;
     mn__weights weights = options->weights ? (mn__weights)options->weights : usual;
-    status = mn__pretrained_open_as(&model, &device, path, options->tokens, weights, error);
+    status = mn__pretrained_open_as(&model, &device, path, options->tokens, weights,
+                                    !options->weights, error);
     if (status == MN_OK) {
         status = mn__read_plan_make(plan, model.decoder, &model.params, model.config.tokens, CHUNK,
                                     options->precision ? MN__BF16 : MN__F32, error);
@@ -209,7 +211,7 @@ static mn_status run(mn__call *call, mn_error *error)
         path = mn__arena_printf(call->arena, "%s/recipe.yaml", path);
     if (!path)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a path");
-    if (!mn__file_exists(path) && mn__pretrained_is(folder))
+    if (mn__gguf_is_model(folder) || (!mn__file_exists(path) && mn__pretrained_is(folder)))
         return plan_reading(call, folder, error);
     if (options->tokens)
         return mn__fail(error, MN_ERROR_USAGE, "leave it out, or name a pretrained model's folder",

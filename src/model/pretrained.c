@@ -10,22 +10,72 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/safetensors_folder.h"
+#include "model/gguf_model.h"
 #include "model/rows.h"
 
 /* What a decoder that was not made for a training calls its segment. */
 enum { SEGMENT = 512 };
 
+/* A folder's tensors, or a GGUF file's. */
+struct files {
+    mn__safetensors_folder *folder;
+    mn__gguf *gguf;
+    mn__arena arena;       /* of these */
+    mn__safetensor *items; /* [count] */
+    int64_t count;
+};
+
 /* Loading: files into the parameters of one decoder. */
 struct loading {
     const char *folder;
     const mn__family *family;
-    const mn__safetensors_folder *files;
+    struct files *files;
     bool *used; /* [tensors] */
     mn__params *params;
     int64_t given;  /* parameters that have their values */
     mn__hash *hash; /* of what is taken, where weights are held; or NULL */
     mn_error *error;
 };
+
+/* ---- Files ----------------------------------------------------------------------------- */
+
+static void close_files(struct files *files)
+{
+    mn__safetensors_folder_close(files->folder);
+    mn__gguf_close(files->gguf);
+    mn__arena_free(&files->arena);
+}
+
+static mn_status open_files(struct files *files, const char *path, mn_error *error)
+{
+    *files = (struct files){0};
+    mn__arena_init(&files->arena, 1 << 14);
+    if (!mn__gguf_is_model(path))
+        return mn__safetensors_folder_open(&files->folder, path, error);
+    mn_status status = mn__gguf_open(&files->gguf, path, error);
+    return status == MN_OK
+               ? mn__gguf_tensors(files->gguf, &files->arena, &files->items, &files->count, error)
+               : status;
+}
+
+static int64_t tensors_in(const struct files *files)
+{
+    return files->gguf ? files->count : mn__safetensors_folder_count(files->folder);
+}
+
+static const mn__safetensor *tensor_at(const struct files *files, int64_t index)
+{
+    return files->gguf ? &files->items[index] : mn__safetensors_folder_at(files->folder, index);
+}
+
+/* -1: there is none. */
+static int64_t index_of(const struct files *files, const char *name)
+{
+    for (int64_t i = 0; i < files->count; i++)
+        if (!strcmp(files->items[i].name, name))
+            return i;
+    return files->gguf ? -1 : mn__safetensors_folder_find(files->folder, name);
+}
 
 /* ---- One tensor ------------------------------------------------------------------------ */
 
@@ -34,9 +84,9 @@ static int64_t find_tensor(const struct loading *l, const char *name)
 {
     char full[160];
     snprintf(full, sizeof full, "%s%s", l->family->prefix, name);
-    int64_t index = mn__safetensors_folder_find(l->files, full);
+    int64_t index = index_of(l->files, full);
     if (index < 0)
-        index = mn__safetensors_folder_find(l->files, name);
+        index = index_of(l->files, name);
     if (index < 0)
         mn__fail(l->error, MN_ERROR_MISMATCH,
                  "its files are of another model than config.json, or not all there",
@@ -48,9 +98,10 @@ static int64_t find_tensor(const struct loading *l, const char *name)
 static mn_status check_tensor(const struct loading *l, const mn__safetensor *tensor, int64_t rows,
                               int64_t columns)
 {
-    if (strcmp(tensor->dtype, "F32") && strcmp(tensor->dtype, "F16") &&
-        strcmp(tensor->dtype, "BF16"))
-        return mn__fail(l->error, MN_ERROR_UNSUPPORTED, "fetch the model in bf16, f16 or f32",
+    if (mn__rows_type_of(tensor->dtype) == MN__ROWS_TYPES)
+        return mn__fail(l->error, MN_ERROR_UNSUPPORTED,
+                        l->files->gguf ? "types are F32, F16, BF16, Q8_0, Q4_0, Q4_K and Q6_K"
+                                       : "fetch the model in bf16, f16 or f32",
                         "%s: tensor %s is of type %s", l->folder, tensor->name, tensor->dtype);
     if (tensor->rank == (columns ? 2 : 1) && tensor->size[0] == rows &&
         (!columns || tensor->size[1] == columns))
@@ -92,13 +143,6 @@ static bool is_turned(const struct match *match)
     return match->naming->kind == MN__NAMING_TURNED && match->columns;
 }
 
-static mn__rows_type type_of(const mn__safetensor *tensor)
-{
-    return *tensor->dtype == 'B'           ? MN__ROWS_BF16
-           : !strcmp(tensor->dtype, "F32") ? MN__ROWS_F32
-                                           : MN__ROWS_F16;
-}
-
 /* Their rows, one after the other, are ours. */
 static mn_status take_rows(struct loading *l, const struct match *match)
 {
@@ -107,7 +151,7 @@ static mn_status take_rows(struct loading *l, const struct match *match)
     mn_status status = MN_OK;
     for (int i = 0; i < match->theirs; i++) {
         const mn__safetensor *tensor = match->tensor[i];
-        mn__rows_type type = type_of(tensor);
+        mn__rows_type type = mn__rows_type_of(tensor->dtype);
         int64_t skip = match->naming->skip * width * (type == MN__ROWS_F32 ? 4 : 2);
         from[i] = (mn__rows){.data = (const char *)tensor->data + skip,
                              .type = type,
@@ -140,7 +184,7 @@ static mn_status load_match(struct loading *l, struct match *match, int64_t laye
         int64_t index = find_tensor(l, name);
         if (index < 0)
             return MN_ERROR_MISMATCH;
-        match->tensor[i] = mn__safetensors_folder_at(l->files, index);
+        match->tensor[i] = tensor_at(l->files, index);
         mn_status status =
             is_turned(match)
                 ? check_tensor(l, match->tensor[i], match->columns, each)
@@ -202,7 +246,7 @@ static bool is_tied_head(const struct loading *l, const mn__safetensor *tensor)
         if (!strcmp(naming->ours[0], "embedding"))
             snprintf(name, sizeof name, "%s.weight", naming->theirs[0]);
     int64_t index = find_tensor(l, name);
-    const mn__safetensor *embedding = index < 0 ? NULL : mn__safetensors_folder_at(l->files, index);
+    const mn__safetensor *embedding = index < 0 ? NULL : tensor_at(l->files, index);
     return embedding && !strcmp(embedding->dtype, tensor->dtype) &&
            embedding->bytes == tensor->bytes &&
            !memcmp(embedding->data, tensor->data, (size_t)tensor->bytes);
@@ -210,8 +254,8 @@ static bool is_tied_head(const struct loading *l, const mn__safetensor *tensor)
 
 static mn_status check_spare(const struct loading *l)
 {
-    for (int64_t i = 0; i < mn__safetensors_folder_count(l->files); i++) {
-        const mn__safetensor *tensor = mn__safetensors_folder_at(l->files, i);
+    for (int64_t i = 0; i < tensors_in(l->files); i++) {
+        const mn__safetensor *tensor = tensor_at(l->files, i);
         const char *const *spare = l->family->spare;
         bool known = l->used[i];
         while (!known && *spare)
@@ -267,7 +311,7 @@ static mn_status check_given(const struct loading *l, int64_t depth)
 static mn_status load(struct loading *l, int64_t depth)
 {
     mn_status status = MN_OK;
-    memset(l->used, 0, (size_t)mn__safetensors_folder_count(l->files) * sizeof *l->used);
+    memset(l->used, 0, (size_t)tensors_in(l->files) * sizeof *l->used);
     for (const mn__naming *naming = l->family->names; naming->kind && status == MN_OK; naming++) {
         int64_t layers = strchr(naming->ours[0], '#') ? depth : 1;
         for (int64_t i = 0; i < layers && status == MN_OK; i++)
@@ -284,6 +328,8 @@ bool mn__pretrained_is(const char *folder)
 {
     char path[4096];
     int n = snprintf(path, sizeof path, "%s/config.json", folder);
+    if (mn__gguf_is_model(folder))
+        return mn__file_exists(folder);
     return n > 0 && (size_t)n < sizeof path && mn__file_exists(path);
 }
 
@@ -304,9 +350,30 @@ static mn_status read_ends(mn__config *config, mn__arena *arena, const char *fol
     return status;
 }
 
+static mn_status read_gguf(mn__config *config, mn__arena *arena, const char *path, int64_t tokens,
+                           mn_error *error)
+{
+    mn__gguf *file;
+    json_t *root;
+    bool interleaved;
+    mn_status status = mn__gguf_open(&file, path, error);
+    if (status != MN_OK)
+        return status;
+    status = mn__gguf_config(file, path, &root, &interleaved, error);
+    if (status == MN_OK)
+        status = mn__config_read(config, arena, path, root, tokens, error);
+    if (status == MN_OK && interleaved)
+        status = mn__yaml_set(arena, config->recipe, "model.rope_interleaved=true", error);
+    json_decref(root);
+    mn__gguf_close(file);
+    return status;
+}
+
 mn_status mn__pretrained_read(mn__config *config, mn__arena *arena, const char *folder,
                               int64_t tokens, mn_error *error)
 {
+    if (mn__gguf_is_model(folder))
+        return read_gguf(config, arena, folder, tokens, error);
     const char *path = mn__arena_printf(arena, "%s/config.json", folder);
     json_t *root;
     if (!path)
@@ -327,8 +394,8 @@ static mn_status make(mn__decoder **decoder, const mn__config *config, struct lo
     mn_status status = mn__decoder_new(decoder, l->params, mn__yaml_get(config->recipe, "model"),
                                        mn__yaml_get(config->recipe, "attention"),
                                        config->vocabulary, SEGMENT, l->error);
-    if (status == MN_ERROR_OPTION && l->error && !strstr(l->error->message, "config.json"))
-        mn__error_prefix(l->error, "%s/config.json", l->folder);
+    if (status == MN_ERROR_OPTION && l->error && !strstr(l->error->message, l->folder))
+        mn__error_prefix(l->error, l->files->gguf ? "%s" : "%s/config.json", l->folder);
     l->given = 0;
     return status == MN_OK ? load(l, mn__decoder_options_of(*decoder)->depth) : status;
 }
@@ -344,6 +411,7 @@ static mn_status rehearse(const mn__config *config, struct loading l)
         return status;
     mn__params_init(&params, &device, 0);
     params.weights = l.params->weights;
+    params.as_filed = l.params->as_filed;
     l.params = &params;
     l.hash = NULL;
     status = make(&decoder, config, &l);
@@ -357,17 +425,19 @@ mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const m
                               const char *folder, mn_error *error)
 {
     *decoder = NULL;
-    mn__safetensors_folder *files;
-    mn_status status = mn__safetensors_folder_open(&files, folder, error);
-    if (status != MN_OK)
+    struct files files;
+    mn_status status = open_files(&files, folder, error);
+    if (status != MN_OK) {
+        close_files(&files);
         return status;
+    }
     struct loading l = {.folder = folder,
                         .family = config->family,
-                        .files = files,
+                        .files = &files,
                         .params = params,
                         .error = error};
     bool hashes = params->weights != MN__WEIGHTS_MASTERS && !params->device->counting;
-    l.used = mn__calloc(mn__safetensors_folder_count(files), sizeof *l.used);
+    l.used = mn__calloc(tensors_in(&files), sizeof *l.used);
     l.hash = hashes ? mn__hash_new() : NULL;
     if (!l.used || (hashes && !l.hash))
         status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
@@ -380,23 +450,25 @@ mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const m
     if (l.hash)
         memcpy(params->digest, mn__hash_end(l.hash).hex, sizeof params->digest);
     mn__free(l.used);
-    mn__safetensors_folder_close(files);
+    close_files(&files);
     return status;
 }
 
 mn_status mn__pretrained_open(mn__pretrained *model, mn__device *device, const char *folder,
                               int64_t tokens, mn_error *error)
 {
-    return mn__pretrained_open_as(model, device, folder, tokens, MN__WEIGHTS_MASTERS, error);
+    return mn__pretrained_open_as(model, device, folder, tokens, MN__WEIGHTS_MASTERS, false, error);
 }
 
 mn_status mn__pretrained_open_as(mn__pretrained *model, mn__device *device, const char *folder,
-                                 int64_t tokens, mn__weights weights, mn_error *error)
+                                 int64_t tokens, mn__weights weights, bool as_filed,
+                                 mn_error *error)
 {
     *model = (mn__pretrained){0};
     mn__arena_init(&model->arena, 1 << 14);
     mn__params_init(&model->params, device, 0);
     model->params.weights = weights;
+    model->params.as_filed = as_filed;
     model->folder = mn__arena_strdup(&model->arena, folder);
     mn_status status = MN_OK;
     if (!model->folder)

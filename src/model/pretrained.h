@@ -1,4 +1,5 @@
-/* Pretrained models: a folder as Hugging Face keeps it, opened as a decoder.
+/* Pretrained models: a folder as Hugging Face keeps it, opened as a decoder,
+ * or one GGUF file (model/gguf_model.h).
  *
  *   config.json                     what the model is (model/family.h)
  *   model.safetensors, or several   its weights (base/safetensors_folder.h): F32, F16, BF16
@@ -28,12 +29,14 @@ typedef struct mn__pretrained {
  * checked and nothing is loaded. */
 mn_status mn__pretrained_open(mn__pretrained *model, mn__device *device, const char *folder,
                               int64_t tokens, mn_error *error);
-/* The same with weights kept as asked (not AUTO). */
+/* The same with weights kept as asked (not AUTO); as_filed: quantised ones as they lie in a
+ * GGUF file, where that can be. */
 mn_status mn__pretrained_open_as(mn__pretrained *model, mn__device *device, const char *folder,
-                                 int64_t tokens, mn__weights weights, mn_error *error);
+                                 int64_t tokens, mn__weights weights, bool as_filed,
+                                 mn_error *error);
 void mn__pretrained_close(mn__pretrained *model);
 
-/* Whether a folder holds such a model. */
+/* Whether a folder holds such a model, or it is a GGUF file. */
 bool mn__pretrained_is(const char *folder);
 
 /* The two halves of opening, for other owners (model/run.h): config.json, whose recipe may

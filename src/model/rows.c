@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/ggml_blocks.h"
 
 /* Rows that are gathered as floats before they are packed. */
 enum { STRIP = 2 * MN__PACK_COLUMNS };
@@ -18,12 +19,53 @@ static mn__dtype dtype_of(const mn__rows *from)
     return from->type == MN__ROWS_BF16 ? MN__BF16 : MN__F32;
 }
 
+static const struct {
+    const char *name;
+    int elements, bytes; /* of a block */
+} types[] = {{"F32", 1, 4},
+             {"F16", 1, 2},
+             {"BF16", 1, 2},
+             {"Q8_0", MN__BLOCK, sizeof(mn__block_int8)},
+             {"Q4_0", MN__BLOCK, sizeof(mn__block_int4)},
+             {"Q4_K", MN__SUPER_BLOCK, sizeof(mn__block_q4_k)},
+             {"Q6_K", MN__SUPER_BLOCK, sizeof(mn__block_q6_k)}};
+
+mn__rows_type mn__rows_type_of(const char *name)
+{
+    int type = 0;
+    while (type < MN__ROWS_TYPES && strcmp(name, types[type].name))
+        type++;
+    return (mn__rows_type)type;
+}
+
+static bool is_blocks(const mn__rows *from)
+{
+    return types[from->type].elements > 1;
+}
+
+/* Of blocks, the first of one. */
 static const void *element_at(const mn__rows *from, int64_t index)
 {
-    return (const char *)from->data + index * (from->type == MN__ROWS_F32 ? 4 : 2);
+    return (const char *)from->data + index / types[from->type].elements * types[from->type].bytes;
 }
 
 /* ---- As floats ------------------------------------------------------------------------- */
+
+/* n elements of whole blocks. */
+static void read_blocks(const mn__rows *from, int64_t index, int64_t n, float *to)
+{
+    const char *at = element_at(from, index);
+    int each = types[from->type].elements;
+    for (int64_t i = 0; i < n; i += each, at += types[from->type].bytes)
+        if (from->type == MN__ROWS_Q8_0)
+            mn__block_int8_floats((const mn__block_int8 *)at, to + i);
+        else if (from->type == MN__ROWS_Q4_0)
+            mn__block_int4_floats((const mn__block_int4 *)at, to + i);
+        else if (from->type == MN__ROWS_Q4_K)
+            mn__block_q4_k_floats((const mn__block_q4_k *)at, to + i);
+        else
+            mn__block_q6_k_floats((const mn__block_q6_k *)at, to + i);
+}
 
 /* n elements that lie side by side, `stride` apart in `to`. */
 static void read_elements(mn__queue *queue, const mn__rows *from, int64_t index, int64_t n,
@@ -51,7 +93,9 @@ static void read_elements(mn__queue *queue, const mn__rows *from, int64_t index,
 static void read_rows(mn__queue *queue, const mn__rows *from, int64_t row, int64_t n, float *to)
 {
     int64_t width = from->width;
-    if (!from->turned)
+    if (is_blocks(from))
+        read_blocks(from, row * width, n * width, to);
+    else if (!from->turned)
         read_elements(queue, from, row * width, n * width, to, 1);
     else
         for (int64_t c = 0; c < width; c++)
@@ -96,9 +140,11 @@ static int64_t pack_direct(mn__queue *queue, mn__param *param, const mn__rows *f
     int64_t count = least(n - row, one->rows - at);
     if (row + count < n)
         count -= count % MN__PACK_COLUMNS;
-    if (one->type != MN__ROWS_F16 && count > 0)
+    if (one->type != MN__ROWS_F32 && one->type != MN__ROWS_BF16)
+        return 0;
+    if (count > 0)
         queue->kernels->pack_columns(queue, param->packed, row, count, operand_at(one, at));
-    return one->type == MN__ROWS_F16 ? 0 : count;
+    return count;
 }
 
 static mn_status pack(mn__queue *queue, mn__param *param, const mn__rows *from, int64_t first,
@@ -124,6 +170,46 @@ static mn_status pack(mn__queue *queue, mn__param *param, const mn__rows *from, 
     return MN_OK;
 }
 
+/* The form whose blocks these are, those of all rows from `first` on; -1: none. */
+static int form_of(const mn__rows *from, int64_t first, int64_t n)
+{
+    mn__rows_type type = MN__ROWS_TYPES;
+    for (int64_t row = 0, at; row < n; row += from->rows - at, first = from->rows) {
+        from = find_row(from, first, &at);
+        if (row && from->type != type)
+            return -1;
+        type = from->type;
+    }
+    return type == MN__ROWS_Q8_0 ? MN__FORM_INT8 : type == MN__ROWS_Q4_0 ? MN__FORM_INT4 : -1;
+}
+
+/* Blocks as they are: in place where one tensor holds them, else side by side. */
+static mn_status take_blocks(mn__queue *queue, mn__param *param, const mn__rows *from,
+                             int64_t first, mn_error *error)
+{
+    int64_t n = param->value.size[0], at;
+    const mn__rows *one = find_row(from, first, &at);
+    const void *blocks = element_at(one, at * one->width);
+    char *all = NULL;
+    if (one->rows - at < n) {
+        int64_t row_bytes = one->width / MN__BLOCK * types[one->type].bytes;
+        all = mn__malloc(mn__size_product(n, row_bytes));
+        if (!all)
+            return mn__fail(error, MN_ERROR_MEMORY, "close other programs", "no memory to pack %s",
+                            param->name);
+        for (int64_t row = 0, more; row < n; row += more) {
+            one = find_row(from, first + row, &at);
+            more = least(n - row, one->rows - at);
+            memcpy(all + row * row_bytes, element_at(one, at * one->width),
+                   (size_t)(more * row_bytes));
+        }
+        blocks = all;
+    }
+    queue->kernels->pack_blocks(queue, param->packed, blocks);
+    mn__free(all);
+    return MN_OK;
+}
+
 /* ---- Any ----------------------------------------------------------------------------------- */
 
 /* As rows of floats, or of the bf16 that they are. */
@@ -144,16 +230,22 @@ mn_status mn__rows_fill(mn__params *params, mn__param *param, const mn__rows *fr
 {
     mn__queue *queue = &params->device->queue;
     mn_status status = MN_OK;
+    bool matrix = param->value.rank == 2;
+    int own = matrix ? form_of(from, first, param->value.size[0]) : -1;
     if (mn__param_waits(params, param)) {
         mn__dtype rows = count == 1 && !from->turned ? dtype_of(from) : MN__F32;
         mn__form form = (mn__form)((int)params->weights - MN__WEIGHTS_F32);
+        if (params->as_filed && own >= 0)
+            form = (mn__form)own;
         status = mn__param_hold(params, param, rows, form, error);
     }
     if (status != MN_OK || params->device->counting)
         return status;
     if (param->value.data)
         copy_rows(queue, param, from, first);
-    if (param->packs)
+    if (param->packs && own == (int)param->form)
+        status = take_blocks(queue, param, from, first, error);
+    else if (param->packs)
         status = pack(queue, param, from, first, error);
     mn__param_changed(param);
     return status;

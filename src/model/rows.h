@@ -6,9 +6,20 @@
 
 #include "tensor/param.h"
 
-typedef enum mn__rows_type { MN__ROWS_F32, MN__ROWS_F16, MN__ROWS_BF16 } mn__rows_type;
+typedef enum mn__rows_type {
+    MN__ROWS_F32,
+    MN__ROWS_F16,
+    MN__ROWS_BF16,
+    MN__ROWS_Q8_0, /* ggml's blocks: model/ggml_blocks.h */
+    MN__ROWS_Q4_0,
+    MN__ROWS_Q4_K,
+    MN__ROWS_Q6_K,
+    MN__ROWS_TYPES
+} mn__rows_type;
+/* By the name that safetensors and GGUF have; MN__ROWS_TYPES: none of these. */
+mn__rows_type mn__rows_type_of(const char *name);
 
-/* [rows, width]; of vectors the width is 1. */
+/* [rows, width]; of vectors the width is 1. Blocks lie along rows of whole blocks. */
 typedef struct mn__rows {
     const void *data;
     mn__rows_type type;
@@ -18,8 +29,9 @@ typedef struct mn__rows {
 
 /* Fills a parameter from the rows of all of `from` [count], one tensor's after the other's,
  * from row `first` on; one that waits is held first: rows in the file's type if that is F32
- * or BF16, else in F32, and packed in the form of params->weights. On a counting device
- * nothing is read. */
+ * or BF16, else in F32, and packed in the form of params->weights or, with params->as_filed,
+ * as the blocks of the file where all are of one kind. Blocks of the form asked for are taken
+ * over as they are. On a counting device nothing is read. */
 mn_status mn__rows_fill(mn__params *params, mn__param *param, const mn__rows *from, int count,
                         int64_t first, mn_error *error);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/gguf_model.h"
 #include "model/pretrained.h"
 #include "model/rows.h"
 
@@ -195,6 +196,7 @@ static mn_status choose_weights(mn__run *run, const mn__run_how *how, mn__weight
     mn__weights own = bf16 ? MN__WEIGHTS_BF16 : MN__WEIGHTS_F32, weights = how->weights;
     if (weights == MN__WEIGHTS_AUTO)
         weights = usual == MN__WEIGHTS_AUTO ? own : usual;
+    run->params.as_filed = how->weights == MN__WEIGHTS_AUTO;
     if (weights != own && (weights == MN__WEIGHTS_F32 || weights == MN__WEIGHTS_BF16))
         return mn__fail(error, MN_ERROR_OPTION,
                         "set --precision to the weights' type too, or take int8 or int4",
@@ -235,14 +237,16 @@ static mn_status apply_overrides(mn__run *run, const char *const *overrides, int
 
 static mn_status load_pretrained_tokenizer(mn__run *run, const mn__config *config, mn_error *error)
 {
+    bool within = mn__gguf_is_model(run->folder);
     const char *json = mn__arena_printf(&run->arena, "%s/tokenizer.json", run->folder);
     const char *model = mn__arena_printf(&run->arena, "%s/tokenizer.model", run->folder);
     if (!json || !model)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
-    if (!mn__file_exists(json) && !mn__file_exists(model))
+    if (!within && !mn__file_exists(json) && !mn__file_exists(model))
         return mn__fail(error, MN_ERROR_IO, "fetch it too",
                         "%s: neither tokenizer.json nor tokenizer.model is in it", run->folder);
-    mn_status status = load_tokenizer(run, mn__file_exists(json) ? run->folder : model, error);
+    mn_status status =
+        load_tokenizer(run, within || mn__file_exists(json) ? run->folder : model, error);
     if (status == MN_OK && run->tokenizer->vocab > config->vocabulary)
         return mn__fail(error, MN_ERROR_MISMATCH, "it is the tokenizer of another model",
                         "%s: the tokenizer has %lld ids, the model %lld", run->folder,
@@ -272,7 +276,8 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
         status = load_pretrained_tokenizer(run, &config, error);
     if (status == MN_OK)
         status = mn__pretrained_load(&run->decoder, &run->params, &config, run->folder, error);
-    snprintf(run->weights_file, sizeof run->weights_file, "model.safetensors");
+    snprintf(run->weights_file, sizeof run->weights_file, "%s",
+             mn__gguf_is_model(run->folder) ? "GGUF" : "model.safetensors");
     return status == MN_OK ? take_fingerprint(run, error) : status;
 }
 

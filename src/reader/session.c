@@ -232,7 +232,8 @@ static mn_status hash_options(const mn__session *session, mn__hash_text *hash, m
     mn__string text = {0};
     mn__string_printf(&text, "precision: %s\n", mn__dtype_name(session->options.compute));
     if (session->params->weights != MN__WEIGHTS_MASTERS)
-        mn__string_printf(&text, "weights: %s\n", mn__weights_name(session->params->weights));
+        mn__string_printf(&text, "weights: %s%s\n", mn__weights_name(session->params->weights),
+                          session->params->as_filed ? ", or as filed" : "");
     mn__decoder_write_model(session->decoder, &text);
     mn__decoder_write_attention(session->decoder, &text);
     mn_status status = text.failed ? no_memory(error) : MN_OK;

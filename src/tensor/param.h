@@ -61,6 +61,7 @@ typedef struct mn__params {
     mn__random_key random; /* each initialisation draws from the next operation */
     bool bare;             /* new ones are not filled: all values come from a file */
     mn__weights weights;   /* MASTERS, or the form in which new ones are held */
+    bool as_filed;         /* but quantised ones as their file has them, where that can be */
     int64_t packed_bytes;
     char digest[33]; /* of the files' tensors that were taken, where weights are held */
 } mn__params;

@@ -65,6 +65,13 @@ pretrained="$source/tests/golden/pretrained"
 expect 0 'a pretrained model, qwen2' "$mneme" inspect "$pretrained/qwen2"
 expect 0 'layers 1 to 2: .window, feed_forward' "$mneme" inspect "$pretrained/qwen2"
 expect 0 '"family": "phi3"' "$mneme" inspect "$pretrained/phi3" --json
+expect 0 'products in int8, 11 tensors' "$mneme" inspect "$pretrained/llama" --weights int8
+expect 0 'embeddings in BF16, 1 tensor,' "$mneme" inspect "$pretrained/smollm3" --weights int4
+expect 0 '"form": "bf16"' "$mneme" inspect "$pretrained/llama" --weights bf16 --json
+expect 0 '"weights_bytes"' "$mneme" plan "$pretrained/llama" --weights int4 --json
+expect 0 '"parameters": 6432' "$mneme" plan "$source/tests/fuzz/seeds/gguf_model/llama.gguf" --json
+expect 0 'Q4_0' "$mneme" inspect "$source/tests/fuzz/seeds/gguf_model/llama.gguf"
+expect 3 'for products in it' "$mneme" generate "$pretrained/llama" --weights bf16
 expect 0 'a session' "$mneme" plan "$pretrained/llama" --tokens 100
 expect 0 '"tokens": 64' "$mneme" plan "$pretrained/llama" --json
 expect 9 'learned 50 positions' "$mneme" plan "$pretrained/gpt2" --tokens 51

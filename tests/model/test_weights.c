@@ -117,7 +117,7 @@ static void check_peak(const char *dtype, bool tied, mn__weights weights)
     succeed(mn__device_open(&device, &error), &error);
     int64_t before = mn__memory_now().bytes, peak_before = mn__memory_now().peak_bytes;
     succeed(mn__pretrained_open_as(&model, &device, folder_path(temporary, "large"), 0, weights,
-                                   &error),
+                                   false, &error),
             &error);
     mn__memory_stats now = mn__memory_now();
     int64_t strip = 2 * MN__PACK_COLUMNS * HIDDEN * 4;
@@ -216,7 +216,7 @@ static void open_family(mn__pretrained *model, mn__device *device, const char *f
 {
     mn_error error;
     succeed(mn__device_open(device, &error), &error);
-    succeed(mn__pretrained_open_as(model, device, folder, 0, weights, &error), &error);
+    succeed(mn__pretrained_open_as(model, device, folder, 0, weights, false, &error), &error);
 }
 
 static void close_family(mn__pretrained *model, mn__device *device)
@@ -610,7 +610,7 @@ static void plans(void **state)
         int64_t each = every_form[w] == MN__WEIGHTS_INT8 ? 34 : 18;
         succeed(mn__device_open_counting(&device, &error), &error);
         succeed(mn__pretrained_open_as(&model, &device, golden(path, "llama"), 0, every_form[w],
-                                       &error),
+                                       false, &error),
                 &error);
         succeed(
             mn__read_plan_make(&plan, model.decoder, &model.params, TOKENS, 20, MN__F32, &error),
@@ -634,8 +634,8 @@ static mn_status open_and_close(void *user, mn_error *error)
 {
     struct opening *opening = user;
     mn__pretrained model;
-    mn_status status =
-        mn__pretrained_open_as(&model, &opening->device, opening->path, 0, opening->weights, error);
+    mn_status status = mn__pretrained_open_as(&model, &opening->device, opening->path, 0,
+                                              opening->weights, false, error);
     if (status == MN_OK)
         mn__pretrained_close(&model);
     return status;
