@@ -140,31 +140,46 @@ static int64_t pack_direct(mn__queue *queue, mn__param *param, const mn__rows *f
     int64_t count = least(n - row, one->rows - at);
     if (row + count < n)
         count -= count % MN__PACK_COLUMNS;
-    if (one->type != MN__ROWS_F32 && one->type != MN__ROWS_BF16)
+    if (one->type != MN__ROWS_BF16 && (one->type != MN__ROWS_F32 || param->form == MN__FORM_BF16))
         return 0;
     if (count > 0)
         queue->kernels->pack_columns(queue, param->packed, row, count, operand_at(one, at));
     return count;
 }
 
+/* Rows in floats; for bf16 they are rounded before, as that form may be kept in floats. */
+static void pack_strip(mn__queue *queue, mn__param *param, int64_t row, int64_t count, float *strip,
+                       mn__bf16 *rounded)
+{
+    int64_t k = param->value.size[1], n = count * k;
+    mn__operand operand = {strip, MN__F32, 1, k, {0, 0}};
+    if (param->form == MN__FORM_BF16) {
+        queue->kernels->convert(queue, (mn__matrix){rounded, MN__BF16, 1, n, n},
+                                (mn__matrix){strip, MN__F32, 1, n, n});
+        operand.data = rounded;
+        operand.dtype = MN__BF16;
+    }
+    queue->kernels->pack_columns(queue, param->packed, row, count, operand);
+}
+
 static mn_status pack(mn__queue *queue, mn__param *param, const mn__rows *from, int64_t first,
                       mn_error *error)
 {
-    int64_t n = param->value.size[0], k = param->value.size[1];
+    int64_t n = param->value.size[0],
+            most = mn__size_product(least(STRIP, n), param->value.size[1]);
     float *strip = NULL;
     for (int64_t row = 0, count; row < n; row += count) {
         count = pack_direct(queue, param, from, first, row);
         if (count > 0)
             continue;
         if (!strip)
-            strip = mn__malloc(mn__size_product(least(STRIP, n) * 4, k));
+            strip = mn__malloc(mn__size_product(most, sizeof(float) + sizeof(mn__bf16)));
         if (!strip)
             return mn__fail(error, MN_ERROR_MEMORY, "close other programs", "no memory to pack %s",
                             param->name);
         count = least(STRIP, n - row);
         gather(queue, from, first + row, count, strip);
-        queue->kernels->pack_columns(queue, param->packed, row, count,
-                                     (mn__operand){strip, MN__F32, 1, k, {0, 0}});
+        pack_strip(queue, param, row, count, strip, (mn__bf16 *)(strip + most));
     }
     mn__free(strip);
     return MN_OK;

@@ -120,7 +120,7 @@ static void check_peak(const char *dtype, bool tied, mn__weights weights)
                                    false, &error),
             &error);
     mn__memory_stats now = mn__memory_now();
-    int64_t strip = 2 * MN__PACK_COLUMNS * HIDDEN * 4;
+    int64_t strip = 2 * MN__PACK_COLUMNS * HIDDEN * (4 + 2);
     int64_t rows = VOCABULARY * WIDTH * (strcmp(dtype, "BF16") ? 4 : 2);
     int64_t scales = weights >= MN__WEIGHTS_INT8 ? products / MN__BLOCK * 2 : 0;
     /* Below the instructions for it, bf16 is packed as floats. */
