@@ -153,6 +153,8 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
         !mn__state_add_counter(states, state) || !mn__state_add_counter(states, state))
         return mn__fail(error, MN_ERROR_MEMORY, "use fewer states", "no memory for %lld states",
                         (long long)options->states);
+    mn__state_bound_counter(state, OPEN, options->local.window - 1);
+    mn__state_bound_counter(state, KNOWN, 1);
     return MN_OK;
 }
 

@@ -226,6 +226,9 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
         return mn__fail(error, MN_ERROR_MEMORY, "use shorter memories",
                         "no memory for %lld memories and %lld compressed ones",
                         (long long)recent[0], (long long)compressed[0]);
+    mn__state_bound_counter(state, MN__FILLED, recent[0]);
+    mn__state_bound_counter(state, MN__OPEN, mn__compressive_window(layer) - 1);
+    mn__state_bound_counter(state, MN__COMPRESSED_FILLED, compressed[0]);
     return MN_OK;
 }
 

@@ -76,6 +76,8 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
         return mn__fail(error, MN_ERROR_MEMORY,
                         "plan for fewer tokens, or use a window or a trained memory",
                         "no memory for the keys and values of %lld tokens", (long long)capacity);
+    state->slot[KEYS].grows = state->slot[VALUES].grows = true;
+    mn__state_bound_counter(state, FILLED, capacity);
     return MN_OK;
 }
 

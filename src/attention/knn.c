@@ -138,6 +138,8 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
     mn_status status = mn__local_create_state(layer, states, state, most, error);
     if (status == MN_OK && has_segments(layer) && !mn__state_add_counter(states, state))
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a state's counters");
+    if (status == MN_OK && has_segments(layer))
+        mn__state_bound_counter(state, MN__KNN_OPEN, segment_length(layer) - 1);
     if (status != MN_OK || !options->memory)
         return status;
     mn__dtype dtype = options->keep == KEEP_F32    ? MN__F32

@@ -55,6 +55,7 @@ mn_status mn__local_create_state(const mn__attention *layer, mn__states *states,
         !mn__state_add_counter(states, state))
         return mn__fail(error, MN_ERROR_MEMORY, "use a smaller window",
                         "no memory for a window of %lld tokens", (long long)most);
+    mn__state_bound_counter(state, MN__LOCAL_FILLED, most);
     return MN_OK;
 }
 

@@ -84,9 +84,17 @@ bool mn__state_add_counter(mn__states *states, mn__state *state)
 {
     assert(state->counters < MN__COUNTERS_MAX);
     int64_t *counter = mn__arena_calloc(&states->nodes, states->rows, sizeof *counter);
-    if (counter)
-        state->counter[state->counters++] = counter;
-    return counter;
+    if (!counter)
+        return false;
+    state->most[state->counters] = INT64_MAX;
+    state->counter[state->counters++] = counter;
+    return true;
+}
+
+void mn__state_bound_counter(mn__state *state, int counter, int64_t most)
+{
+    assert(counter < state->counters);
+    state->most[counter] = most;
 }
 
 void mn__states_start(mn__states *states, const bool *start)
@@ -171,6 +179,49 @@ void mn__states_copy(mn__states *to, const mn__states *from)
         mn__states_copy_row(to, row, from, row);
 }
 
+/* ---- Snapshots -------------------------------------------------------------------- */
+
+/* Copies what a snapshot holds to it or, if `back`, from it; how many bytes. With a NULL
+ * snapshot it only counts. */
+static int64_t each_kept(const mn__states *states, char *snapshot, bool back)
+{
+    int64_t at = 0, row_bytes = states->rows * (int64_t)sizeof(int64_t);
+#define KEEP(own, bytes)                                                             \
+    do {                                                                             \
+        if (snapshot)                                                                \
+            memcpy(back ? (void *)(own) : (void *)(snapshot + at),                   \
+                   back ? (void *)(snapshot + at) : (void *)(own), (size_t)(bytes)); \
+        at += (bytes);                                                               \
+    } while (0)
+    KEEP(states->position, row_bytes);
+    for (int64_t layer = 0; layer < states->layers; layer++) {
+        const mn__state *state = &states->layer[layer];
+        for (int i = 0; i < state->counters; i++)
+            KEEP(state->counter[i], row_bytes);
+        for (int i = 0; i < state->slots; i++)
+            if (!state->slot[i].grows)
+                KEEP(state->slot[i].value.data, mn__tensor_bytes(&state->slot[i].value));
+    }
+#undef KEEP
+    return at;
+}
+
+int64_t mn__states_snapshot_bytes(const mn__states *states)
+{
+    return each_kept(states, NULL, false);
+}
+
+void mn__states_snapshot(const mn__states *states, void *to)
+{
+    each_kept(states, to, false);
+}
+
+void mn__states_rewind(mn__states *states, const void *snapshot)
+{
+    mn__states_cut(states);
+    each_kept(states, (char *)(uintptr_t)snapshot, true);
+}
+
 /* ---- Files ------------------------------------------------------------------------ */
 
 static mn__safetensor integers(const mn__states *states, const int64_t *values, const char *name)
@@ -183,8 +234,16 @@ static mn__safetensor integers(const mn__states *states, const int64_t *values, 
                             .bytes = states->rows * (int64_t)sizeof *values};
 }
 
-mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safetensor **tensors,
-                          int64_t *count, mn_error *error)
+/* The first `filled` entries of a row's slot. */
+static void cut_down(mn__safetensor *tensor, int64_t filled)
+{
+    tensor->bytes = tensor->size[1] ? tensor->bytes / tensor->size[1] * filled : 0;
+    tensor->size[1] = filled;
+}
+
+/* whole: slots that grow with all their room. */
+static mn_status list_tensors(const mn__states *states, bool whole, mn__arena *arena,
+                              mn__safetensor **tensors, int64_t *count, mn_error *error)
 {
     int64_t most = 1;
     for (int64_t layer = 0; layer < states->layers; layer++)
@@ -204,6 +263,8 @@ mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safete
                                        .data = value->data,
                                        .bytes = mn__tensor_bytes(value)};
             memcpy(list[n].size, value->size, sizeof value->size);
+            if (state->slot[i].grows && states->rows == 1 && !whole)
+                cut_down(&list[n], state->counter[0][0]);
             list[n].name =
                 mn__arena_printf(arena, "state.%lld.%s", (long long)layer, state->slot[i].name);
             named = named && list[n].name;
@@ -221,20 +282,74 @@ mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safete
     return MN_OK;
 }
 
-static mn_status load_one(const mn__safetensor *into, const mn__safetensors *file, mn_error *error)
+mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safetensor **tensors,
+                          int64_t *count, mn_error *error)
+{
+    return list_tensors(states, false, arena, tensors, count, error);
+}
+
+static bool is_as_wanted(const mn__safetensor *from, const mn__safetensor *into, bool grows)
+{
+    if (strcmp(from->dtype, into->dtype) || from->rank != into->rank)
+        return false;
+    for (int i = 0; i < from->rank; i++)
+        if (from->size[i] != into->size[i] && !(grows && i == 1))
+            return false;
+    return true;
+}
+
+static mn_status load_one(const mn__safetensor *into, bool grows, const mn__safetensors *file,
+                          mn_error *error)
 {
     const mn__safetensor *from = mn__safetensors_find(file, into->name);
     if (!from)
         return mn__fail(error, MN_ERROR_MISMATCH,
                         "it was saved by a run of another model; start without --resume",
                         "the file holds no %s", into->name);
-    if (strcmp(from->dtype, into->dtype) || from->rank != into->rank ||
-        memcmp(from->size, into->size, (size_t)from->rank * sizeof *from->size))
+    if (!is_as_wanted(from, into, grows))
         return mn__fail(error, MN_ERROR_MISMATCH,
                         "batch rows, memory lengths and precision must be those of the saved run",
                         "%s has another size or type in the file", into->name);
-    memcpy((void *)(uintptr_t)into->data, from->data, (size_t)into->bytes);
+    if (from->bytes > into->bytes)
+        return mn__fail(error, MN_ERROR_MISMATCH, "plan for more tokens",
+                        "%s of the file is of %lld tokens, and %lld are planned for", into->name,
+                        (long long)from->size[1], (long long)into->size[1]);
+    if (from->bytes)
+        memcpy((void *)(uintptr_t)into->data, from->data, (size_t)from->bytes);
     return MN_OK;
+}
+
+/* That a counter is one that reading leads to, and no index goes astray by it. */
+static mn_status check_counters(const mn__states *states, mn_error *error)
+{
+    for (int64_t row = 0; row < states->rows; row++) {
+        int64_t position = states->position[row];
+        bool good = position >= 0;
+        for (int64_t layer = 0; layer < states->layers; layer++) {
+            const mn__state *state = &states->layer[layer];
+            for (int i = 0; i < state->counters; i++) {
+                int64_t counter = state->counter[i][row];
+                good = good && counter >= 0 && counter <= position && counter <= state->most[i];
+            }
+        }
+        if (!good)
+            return mn__fail(error, MN_ERROR_FORMAT, "read the text again",
+                            "the file's counters are none that reading leads to");
+    }
+    return MN_OK;
+}
+
+/* That as many entries were in the file as the counter says. */
+static mn_status check_grown(const mn__states *states, const mn__state *state,
+                             const mn__safetensor *into, const mn__safetensors *file,
+                             mn_error *error)
+{
+    const mn__safetensor *from = mn__safetensors_find(file, into->name);
+    if (states->rows > 1 || from->size[1] == state->counter[0][0] || from->size[1] == into->size[1])
+        return MN_OK;
+    return mn__fail(error, MN_ERROR_FORMAT, "read the text again",
+                    "%s of the file has %lld entries, not %lld", into->name,
+                    (long long)from->size[1], (long long)state->counter[0][0]);
 }
 
 mn_status mn__states_load(mn__states *states, const mn__safetensors *file, mn_error *error)
@@ -242,10 +357,23 @@ mn_status mn__states_load(mn__states *states, const mn__safetensors *file, mn_er
     mn__arena arena;
     mn__arena_init(&arena, 1 << 12);
     mn__safetensor *tensors;
-    int64_t count = 0;
-    mn_status status = mn__states_list(states, &arena, &tensors, &count, error);
-    for (int64_t i = 0; i < count && status == MN_OK; i++)
-        status = load_one(&tensors[i], file, error);
+    int64_t count = 0, n = 1;
+    mn_status status = list_tensors(states, true, &arena, &tensors, &count, error);
+    if (status == MN_OK)
+        status = load_one(&tensors[0], false, file, error);
+    for (int64_t layer = 0; layer < states->layers && status == MN_OK; layer++) {
+        const mn__state *state = &states->layer[layer];
+        int64_t first = n;
+        for (int i = 0; i < state->slots && status == MN_OK; i++, n++)
+            status = load_one(&tensors[n], state->slot[i].grows && states->rows == 1, file, error);
+        for (int i = 0; i < state->counters && status == MN_OK; i++, n++)
+            status = load_one(&tensors[n], false, file, error);
+        for (int i = 0; i < state->slots && status == MN_OK; i++)
+            if (state->slot[i].grows)
+                status = check_grown(states, state, &tensors[first + i], file, error);
+    }
+    if (status == MN_OK)
+        status = check_counters(states, error);
     mn__arena_free(&arena);
     return status;
 }

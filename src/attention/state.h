@@ -14,6 +14,8 @@ enum { MN__SLOTS_MAX = 8, MN__COUNTERS_MAX = 4 };
 typedef struct mn__slot {
     const char *name;
     mn__tensor value;   /* [rows, ...] */
+    bool grows;         /* [rows, M, ...]: entries are only added, and counter 0 says how many
+                           there are; what lies beyond means nothing */
     mn__var *live;      /* the value on the tape, where gradient passes through it:
                            from unrolled segments, or to `initial`; or NULL */
     mn__param *initial; /* what a row holds at a document's start; NULL: zeros */
@@ -24,6 +26,7 @@ typedef struct mn__state {
     int slots, counters;
     mn__slot slot[MN__SLOTS_MAX];
     int64_t *counter[MN__COUNTERS_MAX]; /* [rows] each; 0 at a document's start */
+    int64_t most[MN__COUNTERS_MAX];     /* what one may be, for files; never more than was read */
 } mn__state;
 
 /* All attentions' of a model, in the stack's order, for `rows` streams. */
@@ -47,6 +50,8 @@ int64_t mn__states_bytes(const mn__states *states);
 mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, mn__dtype dtype,
                         int rank, const int64_t *size, mn__param *initial);
 bool mn__state_add_counter(mn__states *states, mn__state *state);
+/* What that counter may be at most, where it is less than the tokens read. */
+void mn__state_bound_counter(mn__state *state, int counter, int64_t most);
 
 /* Rows whose start[row] is true begin a document: their slots become the
  * initial ones, their counters 0. NULL: every row. Others stay bit-identical. */
@@ -62,11 +67,20 @@ void mn__states_copy(mn__states *to, const mn__states *from);
 /* One row of another. */
 void mn__states_copy_row(mn__states *to, int64_t to_row, const mn__states *from, int64_t row);
 
-/* As named tensors ("state.3.memory", "state.3.counters", "state.position") that
- * point into the state: *tensors is an array in `arena`. */
+/* What has to be kept to come back to the present place of all rows, while their documents go
+ * on: slots that grow are not in it, as counters alone cut them down again. */
+int64_t mn__states_snapshot_bytes(const mn__states *states);
+void mn__states_snapshot(const mn__states *states, void *to);
+/* Only where no row has begun another document since. */
+void mn__states_rewind(mn__states *states, const void *snapshot);
+
+/* As named tensors ("state.3.memory", "state.3.counter0", "state.position") that
+ * point into the state: *tensors is an array in `arena`. Of a single row, slots that grow
+ * are as long as they are filled, so that a file fits states of another capacity. */
 mn_status mn__states_list(const mn__states *states, mn__arena *arena, mn__safetensor **tensors,
                           int64_t *count, mn_error *error);
-/* Reads those of a file; MN_ERROR_MISMATCH where names or sizes differ. */
+/* Reads those of a file; MN_ERROR_MISMATCH where names or sizes differ, or more is filled than
+ * there is room for; MN_ERROR_FORMAT for counters that no reading leads to. */
 mn_status mn__states_load(mn__states *states, const mn__safetensors *file, mn_error *error);
 
 #endif

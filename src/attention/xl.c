@@ -134,6 +134,8 @@ static mn_status create_state(const mn__attention *layer, mn__states *states, mn
         !mn__state_add_counter(states, state) || !mn__state_add_counter(states, state))
         return mn__fail(error, MN_ERROR_MEMORY, "use a shorter memory",
                         "no memory for %lld remembered inputs", (long long)size[0]);
+    mn__state_bound_counter(state, FILLED, size[0]);
+    mn__state_bound_counter(state, OPEN, segment_length(layer) - 1);
     return MN_OK;
 }
 

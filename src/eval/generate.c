@@ -4,16 +4,14 @@
 #include <string.h>
 
 #include "base/progress.h"
-#include "reader/session.h"
 #include "text/utf8.h"
 
 typedef struct generation {
     mn__run *run;
     const mn__generate_config *config;
     mn__generated *generated;
-    mn__session session;
+    mn__reading *reading;
     mn__sampler sampler;
-    mn__ids prompt;
     mn__utf8_stream stream;
     mn__string waiting; /* text not handed on yet */
 } generation;
@@ -85,11 +83,6 @@ static mn_status take_text(generation *work, bool last, mn_error *error)
 
 /* ---- Tokens ----------------------------------------------------------------------------- */
 
-static mn_status read_ids(generation *work, const int32_t *ids, int64_t count, mn_error *error)
-{
-    return mn__session_read(&work->session, &(mn__stretch){.T = count, .ids = ids}, error);
-}
-
 static bool is_end(const mn__run *run, int32_t id)
 {
     for (int64_t i = 0; i < run->end_count; i++)
@@ -102,7 +95,7 @@ static mn_status next_token(generation *work, mn_error *error)
 {
     const mn__tokenizer *tokenizer = work->run->tokenizer;
     mn__generated *generated = work->generated;
-    const float *logits = mn__session_logits(&work->session, error);
+    const float *logits = mn__reading_logits(work->reading, error);
     if (!logits)
         return error ? error->code : MN_ERROR_MEMORY;
     int32_t id = mn__sampler_next(&work->sampler, logits);
@@ -121,7 +114,7 @@ static mn_status next_token(generation *work, mn_error *error)
     generated->tokens++;
     mn_status status = take_text(work, false, error);
     bool more = !generated->stopped_by && generated->tokens < work->config->tokens;
-    return status == MN_OK && more ? read_ids(work, &id, 1, error) : status;
+    return status == MN_OK && more ? mn__reading_add(work->reading, &id, 1, error) : status;
 }
 
 /* A form that looks ahead has no probability of a token that is not there yet. */
@@ -134,36 +127,11 @@ static mn_status check_form(const mn__decoder *decoder, mn_error *error)
                     "the model looks ahead, as its attention is set: it cannot generate");
 }
 
-static mn_status open_generation(generation *work, mn_error *error)
-{
-    const mn__generate_config *config = work->config;
-    mn__run *run = work->run;
-    int32_t start = run->tokenizer->start;
-    mn__ids_add(&work->prompt, start);
-    mn_status status = mn__tokenizer_encode(run->tokenizer, config->prompt, config->prompt_bytes,
-                                            &work->prompt, error);
-    if (status == MN_OK && work->prompt.failed)
-        status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for the prompt");
-    if (status != MN_OK)
-        return status;
-    work->generated->prompt_tokens = work->prompt.count - 1;
-    status = mn__sampler_open(&work->sampler, &config->sample, run->tokenizer->vocab, error);
-    const mn__session_options options = {.rows = 1,
-                                         .capacity = work->prompt.count + config->tokens,
-                                         .chunk = run->segment,
-                                         .compute = config->compute};
-    if (status == MN_OK)
-        status = mn__session_open(&work->session, run->decoder, &run->params, &options, error);
-    return status;
-}
-
-static mn_status generate(generation *work, mn_error *error)
+static mn_status go_on(generation *work, mn_error *error)
 {
     mn__generated *generated = work->generated;
     double begin = mn__clock();
-    mn_status status = read_ids(work, work->prompt.id, work->prompt.count, error);
-    generated->prompt_seconds = mn__clock() - begin;
-    begin = mn__clock();
+    mn_status status = MN_OK;
     while (status == MN_OK && !generated->stopped_by && !generated->ended &&
            generated->tokens < work->config->tokens)
         status = next_token(work, error);
@@ -174,20 +142,65 @@ static mn_status generate(generation *work, mn_error *error)
     return take_text(work, true, error);
 }
 
+mn_status mn__generate_on(mn__run *run, mn__reading *reading, const mn__generate_config *config,
+                          mn__generated *generated, mn_error *error)
+{
+    generation work = {.run = run, .config = config, .generated = generated, .reading = reading};
+    *generated = (mn__generated){.prompt_seconds = generated->prompt_seconds,
+                                 .prompt_tokens = generated->prompt_tokens};
+    mn_status status = check_form(run->decoder, error);
+    if (status == MN_OK)
+        status = mn__sampler_open(&work.sampler, &config->sample, run->tokenizer->vocab, error);
+    if (status == MN_OK)
+        status = go_on(&work, error);
+    mn__sampler_close(&work.sampler);
+    mn__string_free(&work.waiting);
+    return status;
+}
+
+/* ---- From a prompt ------------------------------------------------------------------------ */
+
+static mn_status encode_prompt(const mn__run *run, const mn__generate_config *config, mn__ids *ids,
+                               mn_error *error)
+{
+    mn__ids_add(ids, run->tokenizer->start);
+    mn_status status =
+        mn__tokenizer_encode(run->tokenizer, config->prompt, config->prompt_bytes, ids, error);
+    if (status == MN_OK && ids->failed)
+        status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for the prompt");
+    return status;
+}
+
+static mn_status generate(mn__run *run, const mn__ids *prompt, const mn__generate_config *config,
+                          mn__generated *generated, mn_error *error)
+{
+    mn__reading reading;
+    const mn__reading_options options = {.capacity = prompt->count + config->tokens,
+                                         .chunk = run->segment,
+                                         .compute = config->compute};
+    mn_status status = mn__reading_open(&reading, run->decoder, &run->params, &options, error);
+    if (status != MN_OK)
+        return status;
+    double begin = mn__clock();
+    status = mn__reading_add(&reading, prompt->id, prompt->count, error);
+    generated->prompt_tokens = prompt->count - 1;
+    generated->prompt_seconds = mn__clock() - begin;
+    if (status == MN_OK)
+        status = mn__generate_on(run, &reading, config, generated, error);
+    mn__reading_close(&reading);
+    return status;
+}
+
 mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__generated *generated,
                        mn_error *error)
 {
-    generation work = {.run = run, .config = config, .generated = generated};
+    mn__ids prompt = {0};
     *generated = (mn__generated){0};
     mn_status status = check_form(run->decoder, error);
     if (status == MN_OK)
-        status = open_generation(&work, error);
+        status = encode_prompt(run, config, &prompt, error);
     if (status == MN_OK)
-        status = generate(&work, error);
-    if (work.session.decoder)
-        mn__session_close(&work.session);
-    mn__sampler_close(&work.sampler);
-    mn__ids_free(&work.prompt);
-    mn__string_free(&work.waiting);
+        status = generate(run, &prompt, config, generated, error);
+    mn__ids_free(&prompt);
     return status;
 }

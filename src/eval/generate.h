@@ -7,6 +7,7 @@
 #include "base/options.h"
 #include "eval/sample.h"
 #include "model/run.h"
+#include "reader/reading.h"
 
 typedef struct mn__generate_config {
     const char *prompt;
@@ -31,5 +32,11 @@ typedef struct mn__generated {
  * ahead in the form that its options choose. */
 mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__generated *generated,
                        mn_error *error);
+
+/* The same from where a reading stands, in which what is said stays, but for its last token
+ * where that ended it. Of the config, prompt and compute mean nothing (but that without
+ * prompt_bytes a first space is left out); of `generated`, the prompt's figures stay. */
+mn_status mn__generate_on(mn__run *run, mn__reading *reading, const mn__generate_config *config,
+                          mn__generated *generated, mn_error *error);
 
 #endif

@@ -263,6 +263,7 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
         return status;
     run->recipe = config.recipe;
     run->ends = config.ends;
+    run->context = config.context;
     run->end_count = config.end_count;
     for (int i = 0; i < 2 && status == MN_OK; i++)
         status = mn__yaml_set(&run->arena, run->recipe, usual[i], error);

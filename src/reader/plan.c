@@ -90,9 +90,9 @@ static mn_status count_reading(mn__read_plan *plan, mn__decoder *decoder, mn__ta
     if (status != MN_OK)
         return status;
     plan->state = mn__states_bytes(&states);
-    status = count_session(plan, decoder, &states, error);
+    status = read_text(plan, decoder, tape, &states, error);
     if (status == MN_OK)
-        status = read_text(plan, decoder, tape, &states, error);
+        status = count_session(plan, decoder, &states, error);
     mn__states_close(&states);
     return status;
 }

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "base/hash.h"
-
 static mn_status no_memory(mn_error *error)
 {
     return mn__fail(error, MN_ERROR_MEMORY, "use fewer rows or shorter chunks",
@@ -47,7 +45,7 @@ void mn__session_reset(mn__session *session)
     session->torn = false;
 }
 
-static mn_status check_whole(const mn__session *session, mn_error *error)
+mn_status mn__session_check(const mn__session *session, mn_error *error)
 {
     return session->torn
                ? mn__fail(error, MN_ERROR_MEMORY, "reset the session, or load a saved one",
@@ -184,7 +182,7 @@ static mn_status read_segment(mn__session *session, const mn__stretch *stretch, 
 
 mn_status mn__session_read(mn__session *session, const mn__stretch *stretch, mn_error *error)
 {
-    mn_status status = check_whole(session, error);
+    mn_status status = mn__session_check(session, error);
     for (int64_t from = 0, T = 0; from < stretch->T && status == MN_OK; from += T) {
         status = segment_length(session, stretch, from, &T, error);
         if (status != MN_OK || T == 0)
@@ -199,7 +197,7 @@ static mn_status check_read(const mn__session *session, mn_error *error)
 {
     for (int64_t b = 0; b < session->options.rows; b++)
         if (session->states.position[b] > 0)
-            return check_whole(session, error);
+            return mn__session_check(session, error);
     return mn__fail(error, MN_ERROR_USAGE, "read at least the tokenizer's start id",
                     "nothing has been read that a token could follow");
 }
@@ -222,111 +220,4 @@ const float *mn__session_logits(mn__session *session, mn_error *error)
     mn_status status = every ? check_step(session, error) : no_memory(error);
     mn__tape_reset(tape);
     return status == MN_OK ? session->logits : NULL;
-}
-
-/* ---- Files -------------------------------------------------------------------------- */
-
-/* Of all that makes a state mean what it means, but the weights. */
-static mn_status hash_options(const mn__session *session, mn__hash_text *hash, mn_error *error)
-{
-    mn__string text = {0};
-    mn__string_printf(&text, "precision: %s\n", mn__dtype_name(session->options.compute));
-    if (session->params->weights != MN__WEIGHTS_MASTERS)
-        mn__string_printf(&text, "weights: %s%s\n", mn__weights_name(session->params->weights),
-                          session->params->as_filed ? ", or as filed" : "");
-    mn__decoder_write_model(session->decoder, &text);
-    mn__decoder_write_attention(session->decoder, &text);
-    mn_status status = text.failed ? no_memory(error) : MN_OK;
-    if (status == MN_OK)
-        *hash = mn__hash_of(text.text, text.bytes);
-    mn__string_free(&text);
-    return status;
-}
-
-mn_status mn__session_save(const mn__session *session, const char *path, const char *fingerprint,
-                           mn_error *error)
-{
-    mn__arena arena;
-    mn__arena_init(&arena, 1 << 12);
-    mn__safetensor *tensors, *all = NULL;
-    int64_t count, C = mn__decoder_options_of(session->decoder)->width;
-    mn__hash_text options;
-    mn_status status = check_whole(session, error);
-    if (status == MN_OK)
-        status = hash_options(session, &options, error);
-    if (status == MN_OK)
-        status = mn__states_list(&session->states, &arena, &tensors, &count, error);
-    if (status == MN_OK && !(all = mn__arena_calloc(&arena, count + 1, sizeof *all)))
-        status = no_memory(error);
-    if (status == MN_OK) {
-        memcpy(all, tensors, (size_t)count * sizeof *all);
-        all[count] = (mn__safetensor){.name = "hidden",
-                                      .dtype = "F32",
-                                      .rank = 2,
-                                      .size = {session->options.rows, C},
-                                      .data = session->hidden,
-                                      .bytes = session->options.rows * C * 4};
-        const char *metadata[] = {"format",  "mneme session", "weights", fingerprint,
-                                  "options", options.hex,     NULL};
-        status = mn__safetensors_write(path, all, count + 1, metadata, error);
-    }
-    mn__arena_free(&arena);
-    return status;
-}
-
-static mn_status check_file(const mn__session *session, const mn__safetensors *file,
-                            const char *path, const char *fingerprint, mn_error *error)
-{
-    const char *format = mn__safetensors_metadata(file, "format");
-    const char *weights = mn__safetensors_metadata(file, "weights");
-    const char *options = mn__safetensors_metadata(file, "options");
-    const mn__safetensor *hidden = mn__safetensors_find(file, "hidden");
-    int64_t bytes = session->options.rows * mn__decoder_options_of(session->decoder)->width * 4;
-    mn__hash_text own;
-    if (!format || strcmp(format, "mneme session") || !weights || !options || !hidden)
-        return mn__fail(error, MN_ERROR_FORMAT, "give a file that a session was saved to",
-                        "%s is no session", path);
-    if (strcmp(weights, fingerprint))
-        return mn__fail(error, MN_ERROR_MISMATCH, "open the model that read it, or read again",
-                        "%s was read by a model of other weights (%s, not %s)", path, weights,
-                        fingerprint);
-    mn_status status = hash_options(session, &own, error);
-    if (status != MN_OK)
-        return status;
-    if (strcmp(options, own.hex))
-        return mn__fail(error, MN_ERROR_MISMATCH,
-                        "open the model with the options and the precision that read it",
-                        "%s was read with other options", path);
-    if (hidden->bytes != bytes)
-        return mn__fail(error, MN_ERROR_MISMATCH, "open it with as many rows",
-                        "%s holds another number of rows", path);
-    return MN_OK;
-}
-
-static mn_status load(mn__session *session, const mn__safetensors *file, const char *path,
-                      const char *fingerprint, mn_error *error)
-{
-    mn_status status = check_file(session, file, path, fingerprint, error);
-    if (status == MN_OK)
-        status = mn__states_load(&session->states, file, error);
-    if (status != MN_OK)
-        return status;
-    const mn__safetensor *hidden = mn__safetensors_find(file, "hidden");
-    memcpy(session->hidden, hidden->data, (size_t)hidden->bytes);
-    session->torn = false;
-    return MN_OK;
-}
-
-mn_status mn__session_load(mn__session *session, const char *path, const char *fingerprint,
-                           mn_error *error)
-{
-    mn__safetensors *file;
-    mn_status status = mn__safetensors_open(&file, path, error);
-    if (status == MN_OK) {
-        status = load(session, file, path, fingerprint, error);
-        mn__safetensors_close(file);
-    }
-    if (status != MN_OK)
-        mn__session_reset(session);
-    return status;
 }

@@ -60,11 +60,13 @@ mn_status mn__session_read(mn__session *session, const mn__stretch *stretch, mn_
  * call; those of a row that has read nothing of its document mean nothing. NULL
  * where no row has (MN_ERROR_USAGE), or memory is short. */
 const float *mn__session_logits(mn__session *session, mn_error *error);
+/* MN_ERROR_MEMORY where it is torn. */
+mn_status mn__session_check(const mn__session *session, mn_error *error);
 /* Forgets everything: all rows begin a document. */
 void mn__session_reset(mn__session *session);
 
-/* The whole state in one safetensors file, with the weights' fingerprint and a
- * hash of all options: a load in a new process goes on bit for bit.
+/* The whole state in one safetensors file (reader/session_file.h), with the weights'
+ * fingerprint and a hash of all options: a load in a new process goes on bit for bit.
  * MN_ERROR_MISMATCH: another model, other options, another precision. A load
  * that fails leaves the session reset. */
 mn_status mn__session_save(const mn__session *session, const char *path, const char *fingerprint,
