@@ -222,6 +222,27 @@ void mn__states_rewind(mn__states *states, const void *snapshot)
     each_kept(states, (char *)(uintptr_t)snapshot, true);
 }
 
+void mn__states_copy_grown(mn__states *to, const mn__states *from)
+{
+    assert(to->rows == 1 && from->rows == 1 && to->layers == from->layers);
+    to->position[0] = from->position[0];
+    for (int64_t layer = 0; layer < to->layers; layer++) {
+        const mn__state *into = &to->layer[layer], *source = &from->layer[layer];
+        assert(into->slots == source->slots && into->counters == source->counters);
+        for (int i = 0; i < into->counters; i++)
+            into->counter[i][0] = source->counter[i][0];
+        for (int i = 0; i < into->slots; i++) {
+            const mn__tensor *value = &source->slot[i].value;
+            int64_t bytes = mn__tensor_bytes(value);
+            if (source->slot[i].grows)
+                bytes = value->size[1] ? bytes / value->size[1] * source->counter[0][0] : 0;
+            assert(bytes <= mn__tensor_bytes(&into->slot[i].value));
+            if (bytes)
+                memcpy(into->slot[i].value.data, value->data, (size_t)bytes);
+        }
+    }
+}
+
 /* ---- Files ------------------------------------------------------------------------ */
 
 static mn__safetensor integers(const mn__states *states, const int64_t *values, const char *name)

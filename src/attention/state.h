@@ -74,6 +74,9 @@ void mn__states_snapshot(const mn__states *states, void *to);
 /* Only where no row has begun another document since. */
 void mn__states_rewind(mn__states *states, const void *snapshot);
 
+/* A single row of states that differ in the room of slots that grow alone; `to` has enough. */
+void mn__states_copy_grown(mn__states *to, const mn__states *from);
+
 /* As named tensors ("state.3.memory", "state.3.counter0", "state.position") that
  * point into the state: *tensors is an array in `arena`. Of a single row, slots that grow
  * are as long as they are filled, so that a file fits states of another capacity. */

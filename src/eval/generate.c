@@ -114,7 +114,12 @@ static mn_status next_token(generation *work, mn_error *error)
     generated->tokens++;
     mn_status status = take_text(work, false, error);
     bool more = !generated->stopped_by && generated->tokens < work->config->tokens;
-    return status == MN_OK && more ? mn__reading_add(work->reading, &id, 1, error) : status;
+    generated->unread = id;
+    if (status == MN_OK && more) {
+        status = mn__reading_add(work->reading, &id, 1, error);
+        generated->unread = status == MN_OK ? -1 : id;
+    }
+    return status;
 }
 
 /* A form that looks ahead has no probability of a token that is not there yet. */
@@ -147,7 +152,8 @@ mn_status mn__generate_on(mn__run *run, mn__reading *reading, const mn__generate
 {
     generation work = {.run = run, .config = config, .generated = generated, .reading = reading};
     *generated = (mn__generated){.prompt_seconds = generated->prompt_seconds,
-                                 .prompt_tokens = generated->prompt_tokens};
+                                 .prompt_tokens = generated->prompt_tokens,
+                                 .unread = -1};
     mn_status status = check_form(run->decoder, error);
     if (status == MN_OK)
         status = mn__sampler_open(&work.sampler, &config->sample, run->tokenizer->vocab, error);

@@ -25,6 +25,7 @@ typedef struct mn__generated {
     int64_t prompt_tokens, tokens;
     const char *stopped_by; /* the stop string, or NULL */
     bool ended;             /* the model's own end of a text came */
+    int32_t unread;         /* the last token, where it was said but not read; or -1 */
     double prompt_seconds, seconds;
 } mn__generated;
 

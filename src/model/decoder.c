@@ -23,6 +23,11 @@ const mn__decoder_options *mn__decoder_options_of(const mn__decoder *decoder)
     return &decoder->options;
 }
 
+bool mn__decoder_learns_positions(const mn__decoder *decoder)
+{
+    return decoder->positions;
+}
+
 int64_t mn__decoder_vocabulary(const mn__decoder *decoder)
 {
     return decoder->vocabulary;

@@ -71,6 +71,8 @@ void mn__decoder_free(mn__decoder *decoder);
 
 const mn__decoder_options *mn__decoder_options_of(const mn__decoder *decoder);
 int64_t mn__decoder_vocabulary(const mn__decoder *decoder);
+/* Whether positions are a learned table of max_positions rows. */
+bool mn__decoder_learns_positions(const mn__decoder *decoder);
 /* A layer's sublayers as in a recipe: "[xl, feed_forward]". */
 void mn__decoder_put_block(const mn__decoder *decoder, int64_t layer, mn__string *out);
 /* Attention sublayers of all layers; each has a state. */

@@ -307,6 +307,27 @@ const float *mn__reading_logits(mn__reading *reading, mn_error *error)
     return mn__session_logits(&reading->session, error);
 }
 
+mn_status mn__reading_reserve(mn__reading *reading, int64_t tokens, mn_error *error)
+{
+    mn__session *session = &reading->session;
+    mn__states states;
+    int64_t capacity = reading->options.capacity, needed = reading->ids.count + tokens;
+    if (needed <= capacity)
+        return MN_OK;
+    capacity = 2 * capacity > needed ? 2 * capacity : needed;
+    mn_status status = mn__session_check(session, error);
+    if (status == MN_OK)
+        status = mn__decoder_states_open(session->decoder, &states, 1, capacity,
+                                         reading->options.compute, error);
+    if (status != MN_OK)
+        return status;
+    mn__states_copy_grown(&states, &session->states);
+    mn__states_close(&session->states);
+    session->states = states;
+    session->options.capacity = reading->options.capacity = capacity;
+    return MN_OK;
+}
+
 /* ---- Forks ---------------------------------------------------------------------------- */
 
 mn_status mn__reading_fork(mn__reading *fork, const mn__reading *reading, mn_error *error)
@@ -328,7 +349,7 @@ mn_status mn__reading_fork(mn__reading *fork, const mn__reading *reading, mn_err
     }
     if (count)
         memcpy(ids, reading->ids.id, (size_t)count * sizeof *ids);
-    mn__states_copy(&fork->session.states, &session->states);
+    mn__states_copy_grown(&fork->session.states, &session->states);
     memcpy(fork->session.hidden, session->hidden, (size_t)width_of(fork) * sizeof(float));
     mn__reading_mark(fork);
     return MN_OK;

@@ -1,0 +1,73 @@
+/* Texts longer than a window. */
+#include "reader/limit.h"
+
+#include <stdio.h>
+
+#include "attention/types.h"
+
+/* Runs over all attentions: how many see all of a text, and what a token of theirs takes. */
+static int64_t count_full(const mn__decoder *decoder, int64_t *elements)
+{
+    int64_t count = 0, depth = mn__decoder_options_of(decoder)->depth;
+    const mn__attention *attention;
+    *elements = 0;
+    for (int64_t layer = 0; layer < depth; layer++)
+        for (int64_t n = 0; (attention = mn__decoder_attention(decoder, layer, n)); n++)
+            if (attention->type == &mn__attention_full) {
+                count++;
+                *elements += 2 * attention->G * attention->D;
+            }
+    return count;
+}
+
+/* Learned positions are a table of so many rows. */
+static int64_t learned_positions(const mn__run *run)
+{
+    const mn__decoder_options *options = mn__decoder_options_of(run->decoder);
+    return mn__decoder_learns_positions(run->decoder) ? options->max_positions : INT64_MAX;
+}
+
+int64_t mn__limit_of(const mn__run *run)
+{
+    int64_t elements, most = learned_positions(run);
+    if (run->context > 0 && run->context < most && count_full(run->decoder, &elements))
+        most = run->context;
+    return most;
+}
+
+int64_t mn__limit_token_bytes(const mn__run *run, mn__dtype compute)
+{
+    int64_t elements;
+    count_full(run->decoder, &elements);
+    return elements * mn__dtype_bytes(compute);
+}
+
+mn_status mn__limit_check(const mn__run *run, const char *what, int64_t tokens, mn__dtype compute,
+                          mn_error *error)
+{
+    int64_t most = mn__limit_of(run), beyond = tokens - most;
+    if (tokens <= most)
+        return MN_OK;
+    if (learned_positions(run) == most)
+        return mn__fail(error, MN_ERROR_MISMATCH,
+                        "read less, or with a model whose positions are no table, or train one "
+                        "with a memory: mneme train",
+                        "%s has %lld tokens, %lld more than the model has learned positions for "
+                        "(%lld)",
+                        what, (long long)tokens, (long long)beyond, (long long)most);
+    char hint[384];
+    snprintf(hint, sizeof hint,
+             "--window %lld, --stretch %lld, or a model trained with a memory: mneme train, "
+             "recipes/compressive",
+             (long long)most, (long long)tokens);
+    return mn__fail(error, MN_ERROR_MISMATCH, hint,
+                    "%s has %lld tokens, %lld more than the window of %lld that the model is made "
+                    "for. Three ways out: a sliding window, in which a token sees the %lld before "
+                    "it, and all earlier ones (at the end the first %lld) are forgotten but for "
+                    "what passes from layer to layer; positions scaled to %lld, which lie %.2f "
+                    "times closer than in training, and %.0f MiB of keys and values; or a trained "
+                    "memory, which costs a training",
+                    what, (long long)tokens, (long long)beyond, (long long)most, (long long)most,
+                    (long long)beyond, (long long)tokens, (double)tokens / (double)most,
+                    (double)tokens * (double)mn__limit_token_bytes(run, compute) / (1 << 20));
+}
