@@ -24,7 +24,7 @@ typedef struct mn__run {
     mn__params params;
     mn__decoder *decoder;
     int64_t segment;
-    int64_t context; /* tokens of the longest text that the model is for; 0: not known */
+    int64_t context;   /* tokens of the longest text that the model is for; 0: not known */
     int64_t end_count; /* of ids at which generation ends; 0 of what was trained here */
     const int32_t *ends;
     char weights_file[32]; /* "best.safetensors", "last.safetensors" or "model.safetensors" */
