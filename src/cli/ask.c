@@ -73,8 +73,10 @@ static mn_status run(mn__call *call, mn_error *error)
     if (status != MN_OK)
         return status;
     status = mn__conversation_load(&conversation, &device, options->session,
-                                   *options->model ? options->model : NULL, error);
+                                   *options->model ? options->model : NULL,
+                                   mn__talk_room(&options->talk, call->operands[0]), error);
     if (status == MN_OK) {
+        mn__talk_warn(&conversation);
         status = ask(call, &conversation, error);
         mn__conversation_close(&conversation);
     }

@@ -125,7 +125,8 @@ static mn_status open_conversation(const chat_options *options, mn__device *devi
                                .stretch = options->stretch};
     if (path && mn__file_exists(path))
         return mn__conversation_load(conversation, device, path,
-                                     *options->model ? options->model : NULL, error);
+                                     *options->model ? options->model : NULL,
+                                     mn__talk_room(&options->talk, ""), error);
     return mn__conversation_open(conversation, device, &manner, path, error);
 }
 
@@ -148,6 +149,7 @@ static mn_status run(mn__call *call, mn_error *error)
         return status;
     status = open_conversation(options, &device, &conversation, error);
     if (status == MN_OK) {
+        mn__talk_warn(&conversation);
         status = talk(options, &conversation, error);
         mn_status saved = conversation.path && conversation.turns
                               ? mn__conversation_save(&conversation, status ? NULL : error)

@@ -441,14 +441,15 @@ static mn_status inspect(const mn__call *call, mn_error *error)
                                   error);
     if (is_tokenizer(path))
         return inspect_tokenizer(path, json, error);
-    if (ends(path, ".safetensors"))
+    if (ends(path, ".safetensors") || ends(path, ".mns"))
         return inspect_safetensors(path, json, error);
     if (ends(path, ".gguf"))
         return inspect_gguf(path, json, error);
-    return mn__fail(error, MN_ERROR_UNSUPPORTED,
-                    "inspect reads .safetensors, .gguf, .model, data sets, tokenizers, runs and "
-                    "pretrained models",
-                    "%s: neither a file nor a folder that mneme knows", path);
+    return mn__fail(
+        error, MN_ERROR_UNSUPPORTED,
+        "inspect reads .safetensors, .mns, .gguf, .model, data sets, tokenizers, runs and "
+        "pretrained models",
+        "%s: neither a file nor a folder that mneme knows", path);
 }
 
 static mn_status run(mn__call *call, mn_error *error)
@@ -462,8 +463,8 @@ const mn__verb mn__verb_inspect = {
     .least = 1,
     .most = 1,
     .summary = "say what a file or folder is and what it holds",
-    .details = "PATH is a .safetensors or .gguf file, a run, a pretrained model's folder, a data\n"
-               "set, or a tokenizer. Of a pretrained model it says, too, what its weights take\n"
+    .details = "PATH is a .safetensors, .mns or .gguf file, a run, a pretrained model's folder, a\n"
+               "data set, or a tokenizer. Of a pretrained model it says, too, what its weights take\n"
                "once they are kept as --weights says.\n\n"
                "  mneme inspect books --verify\n"
                "  mneme inspect Llama-3.1-8B --weights int8",

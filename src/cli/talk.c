@@ -2,6 +2,7 @@
 #include "cli/talk.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/table.h"
 #include "cli/terminal.h"
@@ -31,6 +32,27 @@ static bool emit(void *user, const char *text, int64_t bytes)
         fflush(stdout);
     }
     return !mn__terminal_stopped();
+}
+
+int64_t mn__talk_room(const mn__talk *talk, const char *question)
+{
+    enum { TEMPLATE = 256 };
+    return talk->tokens + (int64_t)strlen(question) + TEMPLATE;
+}
+
+void mn__talk_warn(const mn__conversation *conversation)
+{
+    int64_t read = conversation->reading.ids.count;
+    mn__string text = {0};
+    if (read >= conversation->planned)
+        return;
+    mn__string_printf(&text, "%s holds the first ", conversation->path);
+    mn__table_integer(&text, read);
+    mn__string_puts(&text, " of ");
+    mn__table_integer(&text, conversation->planned);
+    mn__string_puts(&text, " tokens of its text: `mneme read` goes on");
+    fprintf(stderr, "%s\n", text.text ? text.text : "");
+    mn__string_free(&text);
 }
 
 mn_status mn__talk_ask(const mn__talk *talk, mn__conversation *conversation, const char *question,

@@ -22,6 +22,12 @@ typedef struct mn__talk_out {
     int64_t bytes;
 } mn__talk_out;
 
+/* Tokens that a question and its answer will hardly be more than: it is memory to begin with. */
+int64_t mn__talk_room(const mn__talk *talk, const char *question);
+
+/* Says on standard error where a text was not read to its end. */
+void mn__talk_warn(const mn__conversation *conversation);
+
 /* Asks, and prints the answer. */
 mn_status mn__talk_ask(const mn__talk *talk, mn__conversation *conversation, const char *question,
                        mn__talk_out *out, mn__answer *answer, mn_error *error);

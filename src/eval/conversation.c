@@ -181,10 +181,11 @@ static json_t *describe(const mn__conversation *conversation)
             json_decref(settings);
             settings = NULL;
         }
-    return json_pack("{s:s, s:o, s:s, s:b, s:I, s:I, s:I}", "model", manner->model, "set", settings,
-                     "precision", precisions[manner->precision], "raw", conversation->chat == NULL,
-                     "window", (json_int_t)manner->window, "stretch", (json_int_t)manner->stretch,
-                     "turns", (json_int_t)conversation->turns);
+    return json_pack("{s:s, s:o, s:s, s:b, s:I, s:I, s:I, s:I}", "model", manner->model, "set",
+                     settings, "precision", precisions[manner->precision], "raw",
+                     conversation->chat == NULL, "window", (json_int_t)manner->window, "stretch",
+                     (json_int_t)manner->stretch, "turns", (json_int_t)conversation->turns,
+                     "planned", (json_int_t)conversation->planned);
 }
 
 mn_status mn__conversation_save(mn__conversation *conversation, mn_error *error)
@@ -254,6 +255,8 @@ static mn_status read_manner(mn__conversation *conversation, mn__json object, mn
         status = mn__json_int(object, "stretch", MN__JSON_REQUIRED, &manner->stretch, error);
     if (status == MN_OK)
         status = mn__json_int(object, "turns", MN__JSON_REQUIRED, &conversation->turns, error);
+    if (status == MN_OK)
+        status = mn__json_int(object, "planned", MN__JSON_REQUIRED, &conversation->planned, error);
     if (status == MN_OK && (manner->window < 0 || manner->stretch < 0 || conversation->turns < 0))
         status = mn__fail(error, MN_ERROR_FORMAT, "read the text again", "%s: a number is negative",
                           object.file);
@@ -272,12 +275,13 @@ static mn_status check_tokenizer(const mn__conversation *conversation, const mn_
                     theirs ? theirs : "none", own);
 }
 
-/* Into a reading with room for `more` tokens. */
+/* Into a reading with room for `room` tokens more, and `least` in all. */
 static mn_status load_reading(mn__conversation *conversation, const mn__safetensors *file,
-                              int64_t least, mn_error *error)
+                              int64_t room, int64_t least, mn_error *error)
 {
-    int64_t tokens = mn__reading_file_tokens(file);
-    int64_t capacity = tokens > least ? tokens : least;
+    int64_t tokens = mn__reading_file_tokens(file), most = mn__limit_of(&conversation->run);
+    int64_t capacity = tokens + room < most ? tokens + room : tokens > most ? tokens : most;
+    capacity = capacity > least ? capacity : least;
     mn_status status = check_tokenizer(conversation, file, error);
     if (status == MN_OK) {
         mn__reading_close(&conversation->reading);
@@ -300,7 +304,8 @@ static mn_status parse_description(const mn__safetensors *file, const char *path
 }
 
 static mn_status load(mn__conversation *conversation, mn__device *device, const char *model,
-                      const mn__safetensors *file, const json_t *root, mn_error *error)
+                      int64_t room, const mn__safetensors *file, const json_t *root,
+                      mn_error *error)
 {
     mn__json object = {conversation->path, root};
     mn_status status = read_manner(conversation, object, error);
@@ -311,11 +316,11 @@ static mn_status load(mn__conversation *conversation, mn__device *device, const 
         status = take_manner(conversation, &manner, error);
     if (status == MN_OK)
         status = open_model(conversation, device, error);
-    return status == MN_OK ? load_reading(conversation, file, 0, error) : status;
+    return status == MN_OK ? load_reading(conversation, file, room, 0, error) : status;
 }
 
 mn_status mn__conversation_load(mn__conversation *conversation, mn__device *device,
-                                const char *path, const char *model, mn_error *error)
+                                const char *path, const char *model, int64_t room, mn_error *error)
 {
     mn__safetensors *file;
     json_t *root;
@@ -327,7 +332,7 @@ mn_status mn__conversation_load(mn__conversation *conversation, mn__device *devi
     if (status == MN_OK) {
         conversation->path = path;
         mn__arena_init(&conversation->arena, 1 << 12);
-        status = load(conversation, device, model, file, root, error);
+        status = load(conversation, device, model, room, file, root, error);
         json_decref(root);
         if (status != MN_OK)
             mn__conversation_close(conversation);
@@ -352,7 +357,7 @@ static mn_status resume(mn__conversation *conversation, const mn__ids *text, int
         status = mn__json_int((mn__json){conversation->path, root}, "turns", MN__JSON_REQUIRED,
                               turns, error);
     if (status == MN_OK)
-        status = load_reading(conversation, file, text->count, error);
+        status = load_reading(conversation, file, 0, text->count, error);
     json_decref(root);
     mn__safetensors_close(file);
     if (status != MN_OK)
@@ -396,6 +401,7 @@ static mn_status read_on(mn__conversation *conversation, const mn__ids *text, in
                             .last = mn__clock()};
     const mn__progress own = {.report = report_and_save, .user = &saving};
     mn__reading *reading = &conversation->reading;
+    conversation->planned = text->count;
     mn_status status = mn__reading_reserve(reading, text->count - reading->ids.count, error);
     if (status == MN_OK)
         status = mn__reading_sync(reading, text->id, text->count, "reading", &own, sync, error);
@@ -512,6 +518,7 @@ mn_status mn__conversation_ask(mn__conversation *conversation, const char *quest
     mn__generate_config own = *config;
     *answer = (mn__answer){.generated.unread = -1};
     own.prompt_bytes = 1; /* something stands before the answer */
+    own.hide_special = conversation->chat;
     mn_status status = make_question(conversation, question, &ids, error);
     if (status == MN_OK)
         status = answer_question(conversation, &ids, &own, answer, error);

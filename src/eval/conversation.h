@@ -28,6 +28,7 @@ typedef struct mn__conversation {
     mn__chat *chat; /* NULL: raw */
     mn__reading reading;
     int64_t turns;       /* answers in the reading */
+    int64_t planned;     /* tokens of the text, where its reading was stopped before the end */
     const char *path;    /* of its file, or NULL */
     int64_t saved_bytes; /* of that, when it was written last */
 } mn__conversation;
@@ -36,9 +37,10 @@ typedef struct mn__conversation {
  * model without a chat template, and not `raw`; positions that are scaled already. */
 mn_status mn__conversation_open(mn__conversation *conversation, mn__device *device,
                                 const mn__manner *manner, const char *path, mn_error *error);
-/* From its file, with all that was read. model: the folder, where it has moved; or NULL. */
+/* From its file, with all that was read, and memory for `room` tokens more (what is beyond that
+ * is made when it is needed). model: the folder, where it has moved; or NULL. */
 mn_status mn__conversation_load(mn__conversation *conversation, mn__device *device,
-                                const char *path, const char *model, mn_error *error);
+                                const char *path, const char *model, int64_t room, mn_error *error);
 void mn__conversation_close(mn__conversation *conversation);
 /* Writes its file. */
 mn_status mn__conversation_save(mn__conversation *conversation, mn_error *error);

@@ -110,7 +110,8 @@ static mn_status next_token(generation *work, mn_error *error)
     const char *piece = mn__tokenizer_piece(tokenizer, id, &bytes);
     bool strip = generated->tokens == 0 && work->config->prompt_bytes == 0 &&
                  tokenizer->strip_first_space && bytes > 0 && *piece == ' ';
-    mn__utf8_stream_feed(&work->stream, piece + strip, bytes - strip, &work->waiting);
+    if (!work->config->hide_special || !tokenizer->special || !tokenizer->special[id])
+        mn__utf8_stream_feed(&work->stream, piece + strip, bytes - strip, &work->waiting);
     generated->tokens++;
     mn_status status = take_text(work, false, error);
     bool more = !generated->stopped_by && generated->tokens < work->config->tokens;

@@ -15,6 +15,7 @@ typedef struct mn__generate_config {
     int64_t tokens; /* at most */
     mn__sample_options sample;
     mn__string_list stop;
+    bool hide_special; /* ids that are no text (tokenizer.h) are said without their names */
     mn__dtype compute;
     /* Whole characters, not NUL-ended; false stops. */
     bool (*emit)(void *user, const char *text, int64_t bytes);

@@ -314,7 +314,8 @@ mn_status mn__reading_reserve(mn__reading *reading, int64_t tokens, mn_error *er
     int64_t capacity = reading->options.capacity, needed = reading->ids.count + tokens;
     if (needed <= capacity)
         return MN_OK;
-    capacity = 2 * capacity > needed ? 2 * capacity : needed;
+    capacity += capacity / 4;
+    capacity = capacity > needed ? capacity : needed;
     mn_status status = mn__session_check(session, error);
     if (status == MN_OK)
         status = mn__decoder_states_open(session->decoder, &states, 1, capacity,

@@ -65,7 +65,8 @@ mn_status mn__reading_sync(mn__reading *reading, const int32_t *ids, int64_t cou
 mn_status mn__reading_add(mn__reading *reading, const int32_t *ids, int64_t count, mn_error *error);
 /* Back to the first `count` tokens. */
 mn_status mn__reading_rewind(mn__reading *reading, int64_t count, mn__sync *sync, mn_error *error);
-/* Makes the capacity large enough for so many tokens more. */
+/* Makes the capacity large enough for so many tokens more; what was read is there twice while it
+ * does. */
 mn_status mn__reading_reserve(mn__reading *reading, int64_t tokens, mn_error *error);
 /* Logits [V] of the token after the last; NULL on failure. */
 const float *mn__reading_logits(mn__reading *reading, mn_error *error);

@@ -47,13 +47,15 @@ static char *expect(int status, const char *words, const char *command)
     char line[2048];
     const char *out = folder_path(folder, "out");
     snprintf(line, sizeof line,
-             "cd '%s' && export OMP_WAIT_POLICY=passive && mneme() { '%s/mneme' \"$@\"; } && (%s) "
+             "cd '%s' && export OMP_WAIT_POLICY=passive && program='%s/mneme' && "
+             "mneme() { \"$program\" \"$@\"; } && (%s) "
              ">'%s' 2>&1 </dev/null",
              folder, MNEME_BINARY_DIR, command, out);
     int got = system(line);
     int64_t bytes;
     char *text = folder_read(out, &bytes);
-    if (!WIFEXITED(got) || WEXITSTATUS(got) != status || !strstr(text, words))
+    if (!WIFEXITED(got) || WEXITSTATUS(got) != status ||
+        !memmem(text, (size_t)bytes, words, strlen(words)))
         fail_msg("%s: status %d, wanted %d and '%s':\n%s", command, WEXITSTATUS(got), status, words,
                  text);
     return text;
@@ -157,8 +159,8 @@ static void longer_than_the_window(void **state)
     check(0, "3,004 tokens", READ "mistral long.txt --session sliding.mns");
 }
 
-/* What one process has read of a text another one reads on, to the same bytes. Stopping a process
- * on its way is tests/model/test_conversation.c's. */
+/* What one process has read of a text another one reads on. That a text stopped at any chunk comes
+ * to the same bytes is tests/model/test_conversation.c's. */
 static void goes_on(void **state)
 {
     (void)state;
@@ -171,6 +173,17 @@ static void goes_on(void **state)
     assert_string_equal(whole, parts);
     free(whole);
     free(parts);
+    /* a reading of some twenty seconds, told to stop after one */
+    check(10, "the same command goes on",
+          "for i in 1 2 3 4 5 6 7 8 9 10; do cat book.txt; done >ten.txt; "
+          "for i in 1 2 3 4 5 6 7 8 9 10; do cat ten.txt; done >hundred.txt; "
+          "for i in 1 2 3 4 5 6 7 8 9 10; do cat hundred.txt; done >ten.txt; "
+          "for i in 1 2 3 4; do cat ten.txt; done >huge.txt; "
+          "\"$program\" read --threads 1 --model mistral huge.txt --session huge.mns & "
+          "pid=$!; sleep 1; kill -INT $pid; wait $pid");
+    check(0, "answered", ASK "--session huge.mns 'Why?'");
+    check(0, "of 6,000,004 tokens of its text", ASK "--session huge.mns 'Why?'");
+    check(0, "mneme session", "mneme inspect huge.mns");
 }
 
 /* ---- Asking -----------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ static void full_disk(void **state)
     succeed(read_until("model", path, INT64_MAX, &report, &error), &error);
     assert_int_equal(report.sync.reused, CHUNK);
     succeed(mn__device_open(&f.device, &error), &error);
-    succeed(mn__conversation_load(&f.conversation, &f.device, path, NULL, &error), &error);
+    succeed(mn__conversation_load(&f.conversation, &f.device, path, NULL, 0, &error), &error);
     succeed(ask(&f.conversation, &answer, &error), &error);
     assert_int_equal(answer.sync.reused, TOKENS);
     assert_int_equal(f.conversation.reading.ids.count,
@@ -172,7 +172,7 @@ static mn_status read_and_ask(void *user, mn_error *error)
     status = mn__conversation_read(&conversation, text, 40, true, 0, NULL, &report, error);
     mn__conversation_close(&conversation);
     if (status == MN_OK)
-        status = mn__conversation_load(&conversation, device, path, NULL, error);
+        status = mn__conversation_load(&conversation, device, path, NULL, 0, error);
     if (status != MN_OK)
         return status;
     status = ask(&conversation, &answer, error);
