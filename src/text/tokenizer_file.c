@@ -222,6 +222,9 @@ static mn_status load_file(mn__tokenizer **tokenizer, const char *folder, const 
                      ? load_described(tokenizer, folder, path, text, bytes, error)
                      : load_text(tokenizer, folder, path, text, bytes, error);
     mn__free(text);
+    if (status == MN_ERROR_FORMAT && !*error->hint)
+        snprintf(error->hint, sizeof error->hint,
+                 "it is damaged, or no tokenizer's: get or make it again");
     return status;
 }
 
