@@ -463,11 +463,12 @@ const mn__verb mn__verb_inspect = {
     .least = 1,
     .most = 1,
     .summary = "say what a file or folder is and what it holds",
-    .details = "PATH is a .safetensors, .mns or .gguf file, a run, a pretrained model's folder, a\n"
-               "data set, or a tokenizer. Of a pretrained model it says, too, what its weights take\n"
-               "once they are kept as --weights says.\n\n"
-               "  mneme inspect books --verify\n"
-               "  mneme inspect Llama-3.1-8B --weights int8",
+    .details =
+        "PATH is a .safetensors, .mns or .gguf file, a run, a pretrained model's folder, a\n"
+        "data set, or a tokenizer. Of a pretrained model it says, too, what its weights take\n"
+        "once they are kept as --weights says.\n\n"
+        "  mneme inspect books --verify\n"
+        "  mneme inspect Llama-3.1-8B --weights int8",
     .tables = tables,
     .options_bytes = sizeof(inspect_options),
     .run = run,
