@@ -2,7 +2,6 @@
  * payload, a file of its own beside it. One of Hugging Face is a payload itself;
  * a .model file is SentencePiece's or tiktoken's, as it begins. */
 #include <jansson.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -222,9 +221,8 @@ static mn_status load_file(mn__tokenizer **tokenizer, const char *folder, const 
                      ? load_described(tokenizer, folder, path, text, bytes, error)
                      : load_text(tokenizer, folder, path, text, bytes, error);
     mn__free(text);
-    if (status == MN_ERROR_FORMAT && !*error->hint)
-        snprintf(error->hint, sizeof error->hint,
-                 "it is damaged, or no tokenizer's: get or make it again");
+    if (status == MN_ERROR_FORMAT)
+        mn__error_hint(error, "it is damaged, or no tokenizer's: get or make it again");
     return status;
 }
 
