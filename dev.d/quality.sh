@@ -2,7 +2,7 @@
 # quality.sh DATA [OUT]: trains small models of every memory on the bytes of books and reads whole
 # books with them: what each memory is worth, at equal parameters and equal tokens. `./dev quality`
 # runs it. DATA holds books/pg19 in its published layout, and books/novels and math/lean, folders of texts; OUT
-# (runs/quality) receives the runs and quality.md, the tables. About four hours on two cores; a run that
+# (runs/quality) receives the runs and quality.md, the tables. About five hours on two cores; a run that
 # is trained and a book that a run has read are not done again: it can be stopped and started at any time.
 #   STEPS=20 ./dev quality DATA          for a try, into runs/quality-20
 #   ONLY=compressive ./dev quality DATA  one of: xl compressive variants memorizing recurrent all-books

@@ -179,9 +179,13 @@ static mn_status put_original(struct reader *r, mn__json rope, int64_t *original
     mn_status status = mn__json_int(rope, key, MN__JSON_OPTIONAL, original, r->error);
     if (status == MN_OK)
         status = mn__json_int(r->root, key, MN__JSON_OPTIONAL, original, r->error);
-    if (status == MN_OK)
-        put_int(r, "rope_original", *original);
-    return status;
+    if (status != MN_OK)
+        return status;
+    if (*original < 1)
+        return mn__fail(r->error, MN_ERROR_FORMAT, NULL, "%s: %s %lld", r->root.file, key,
+                        (long long)*original);
+    put_int(r, "rope_original", *original);
+    return MN_OK;
 }
 
 static mn_status put_factor(struct reader *r, mn__json rope, double fallback, double *factor)
@@ -241,10 +245,6 @@ static mn_status read_yarn(struct reader *r, mn__json rope)
     double factor = 0, m = 0, m_all = 0, own = -1;
     bool truncate = true;
     mn_status status = put_original(r, rope, &original);
-    if (status == MN_OK && original < 1)
-        return mn__fail(r->error, MN_ERROR_FORMAT, NULL,
-                        "%s: original_max_position_embeddings %lld", r->root.file,
-                        (long long)original);
     if (status == MN_OK)
         status = put_factor(r, rope, (double)r->config->context / (double)original, &factor);
     if (status == MN_OK)
@@ -269,10 +269,6 @@ static mn_status read_longrope(struct reader *r, mn__json rope)
     int64_t original = 0;
     double factor = 0;
     mn_status status = put_original(r, rope, &original);
-    if (status == MN_OK && original < 1)
-        return mn__fail(r->error, MN_ERROR_FORMAT, NULL,
-                        "%s: original_max_position_embeddings %lld", r->root.file,
-                        (long long)original);
     if (status == MN_OK)
         status = put_factor(r, rope, (double)r->config->context / (double)original, &factor);
     if (status == MN_OK)
