@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdbool.h>
-#include <stdlib.h>
 
 #include "base/memory.h"
 #include "base/random.h"
@@ -23,34 +22,77 @@ void mn__sampler_close(mn__sampler *sampler)
     *sampler = (mn__sampler){0};
 }
 
-static int by_probability(const void *a, const void *b)
+/* The logits, and the place of the largest; false where they are no distribution. */
+static bool take(mn__sampler *sampler, const float *logits, int64_t *most)
 {
-    const mn__candidate *x = a, *y = b;
-    if (x->p != y->p)
-        return x->p > y->p ? -1 : 1;
-    return (x->id > y->id) - (x->id < y->id);
-}
-
-/* The logits, and their largest; false where they are no distribution. */
-static bool take(mn__sampler *sampler, const float *logits, double *most)
-{
-    *most = -INFINITY;
+    *most = 0;
     for (int64_t i = 0; i < sampler->vocabulary; i++) {
         if (isnan(logits[i]))
             return false;
-        sampler->candidate[i] = (mn__candidate){.id = (int32_t)i, .p = (double)logits[i]};
-        *most = fmax(*most, (double)logits[i]);
+        *most = logits[i] > logits[*most] ? i : *most;
     }
-    return isfinite(*most);
+    for (int64_t i = 0; i < sampler->vocabulary; i++)
+        sampler->candidate[i] = (mn__candidate){.id = (int32_t)i, .p = (double)logits[i]};
+    return isfinite(logits[*most]);
 }
 
-static void normalise(mn__candidate *candidate, int64_t count)
+static double sum_of(const mn__candidate *candidate, int64_t count)
 {
     double sum = 0;
     for (int64_t i = 0; i < count; i++)
         sum += candidate[i].p;
+    return sum;
+}
+
+static void normalise(mn__candidate *candidate, int64_t count)
+{
+    double sum = sum_of(candidate, count);
     for (int64_t i = 0; i < count; i++)
         candidate[i].p /= sum;
+}
+
+/* ---- The most probable first: a heap, of which only what is wanted is taken --------------- */
+
+static bool before(const mn__candidate *a, const mn__candidate *b)
+{
+    return a->p > b->p || (a->p == b->p && a->id < b->id);
+}
+
+static void swap(mn__candidate *a, mn__candidate *b)
+{
+    mn__candidate held = *a;
+    *a = *b;
+    *b = held;
+}
+
+static void sift_down(mn__candidate *heap, int64_t count, int64_t at)
+{
+    for (int64_t child = 2 * at + 1; child < count; child = 2 * at + 1) {
+        child += child + 1 < count && before(heap + child + 1, heap + child);
+        if (!before(heap + child, heap + at))
+            return;
+        swap(heap + child, heap + at);
+        at = child;
+    }
+}
+
+/* Moves the most probable to the front, in their order: `most` of them, or fewer whose p
+ * make up `sum`. How many. */
+static int64_t select(mn__candidate *candidate, int64_t count, int64_t most, double sum)
+{
+    double taken = 0;
+    int64_t kept = 0;
+    for (int64_t i = count / 2 - 1; i >= 0; i--)
+        sift_down(candidate, count, i);
+    while (kept < most && kept < count && (kept == 0 || taken < sum)) {
+        taken += candidate[0].p;
+        kept++;
+        swap(candidate, candidate + count - kept);
+        sift_down(candidate, count - kept, 0);
+    }
+    for (int64_t i = 0; i < kept && i < count - 1 - i; i++)
+        swap(candidate + i, candidate + count - 1 - i);
+    return kept;
 }
 
 static int64_t keep_top_p(const mn__candidate *candidate, int64_t count, double top_p)
@@ -62,11 +104,15 @@ static int64_t keep_top_p(const mn__candidate *candidate, int64_t count, double 
     return kept;
 }
 
-static int64_t keep_min_p(const mn__candidate *candidate, int64_t count, double min_p)
+static int64_t keep_min_p(mn__candidate *candidate, int64_t count, double min_p)
 {
-    int64_t kept = 1;
-    while (kept < count && candidate[kept].p >= min_p * candidate[0].p && candidate[kept].p > 0)
-        kept++;
+    double most = 0;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i++)
+        most = candidate[i].p > most ? candidate[i].p : most;
+    for (int64_t i = 0; i < count; i++)
+        if (candidate[i].p >= min_p * most && candidate[i].p > 0)
+            candidate[kept++] = candidate[i];
     return kept;
 }
 
@@ -74,22 +120,23 @@ int64_t mn__sampler_keep(mn__sampler *sampler, const float *logits)
 {
     const mn__sample_options *options = &sampler->options;
     mn__candidate *candidate = sampler->candidate;
-    int64_t count = sampler->vocabulary;
-    double most;
+    int64_t count = sampler->vocabulary, most;
     if (!take(sampler, logits, &most))
         return 0;
-    bool greedy = options->temperature <= 0;
+    if (options->temperature <= 0) {
+        candidate[0] = (mn__candidate){.id = (int32_t)most, .p = 1};
+        return 1;
+    }
     for (int64_t i = 0; i < count; i++)
-        candidate[i].p =
-            greedy ? (candidate[i].p == most) : exp((candidate[i].p - most) / options->temperature);
-    qsort(candidate, (size_t)count, sizeof *candidate, by_probability);
-    if (greedy)
-        count = 1;
-    if (options->top_k > 0 && options->top_k < count)
-        count = options->top_k;
-    normalise(candidate, count);
-    if (options->top_p < 1)
-        count = keep_top_p(candidate, count, options->top_p);
+        candidate[i].p = exp((candidate[i].p - (double)logits[most]) / options->temperature);
+    if (options->top_k > 0 && options->top_k < count) {
+        count = select(candidate, count, options->top_k, INFINITY);
+        normalise(candidate, count);
+        if (options->top_p < 1)
+            count = keep_top_p(candidate, count, options->top_p);
+    } else if (options->top_p < 1) {
+        count = select(candidate, count, count, options->top_p * sum_of(candidate, count));
+    }
     count = keep_min_p(candidate, count, options->min_p);
     normalise(candidate, count);
     return count;

@@ -35,8 +35,9 @@ typedef struct mn__sampler {
 mn_status mn__sampler_open(mn__sampler *sampler, const mn__sample_options *options,
                            int64_t vocabulary, mn_error *error);
 void mn__sampler_close(mn__sampler *sampler);
-/* What is kept, most probable first, in sampler->candidate; how many. 0 where
- * the logits hold NaN or +infinity, or nothing but -infinity. */
+/* What is kept, in sampler->candidate; how many. By top-k or top-p, the most probable
+ * first; else by ids: a vocabulary is not sorted for a draw. 0 where the logits hold NaN
+ * or +infinity, or nothing but -infinity. */
 int64_t mn__sampler_keep(mn__sampler *sampler, const float *logits);
 /* The next token, or -1 where nothing is kept. */
 int32_t mn__sampler_next(mn__sampler *sampler, const float *logits);

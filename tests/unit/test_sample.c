@@ -2,6 +2,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,10 +49,12 @@ static void keeps(void **state)
 {
     (void)state;
     mn__sample_options o = plain;
-    check_kept(o, logits, 4, "1,3,2,0");
+    check_kept(o, logits, 4, "0,1,2,3");
     o.top_k = 2;
     check_kept(o, logits, 4, "1,3");
     o.top_k = 100;
+    check_kept(o, logits, 4, "0,1,2,3");
+    o.top_p = 0.999; /* all, sorted */
     check_kept(o, logits, 4, "1,3,2,0");
     o = plain;
     o.top_p = 0.69; /* .4 is not enough, .4 + .3 is */
@@ -109,6 +112,45 @@ static void edges(void **state)
     mn__sampler_close(&sampler);
 }
 
+/* Of a large vocabulary: in order, nothing more probable left out, no id twice. */
+static void check_order(mn__sample_options options, const float *from, int64_t n, int64_t least,
+                        int64_t most)
+{
+    mn__sampler sampler;
+    bool seen[1000] = {false};
+    assert_int_equal(mn__sampler_open(&sampler, &options, n, NULL), MN_OK);
+    int64_t kept = mn__sampler_keep(&sampler, from);
+    assert_in_range(kept, least, most);
+    for (int64_t i = 0; i < kept; i++) {
+        int32_t id = sampler.candidate[i].id, last = i ? sampler.candidate[i - 1].id : id;
+        assert_false(seen[id]);
+        seen[id] = true;
+        assert_true(from[id] < from[last] || (from[id] == from[last] && id >= last));
+    }
+    int32_t last = sampler.candidate[kept - 1].id;
+    for (int64_t i = 0; i < n; i++)
+        assert_true(seen[i] || from[i] < from[last] || (from[i] == from[last] && i > last));
+    mn__sampler_close(&sampler);
+}
+
+static void orders(void **state)
+{
+    (void)state;
+    enum { MANY = 1000 };
+    float many[MANY];
+    uint32_t random = 1;
+    for (int i = 0; i < MANY; i++) {
+        random = random * 1664525u + 1013904223u;
+        many[i] = (float)(random >> 24) / 64; /* with ties */
+    }
+    mn__sample_options o = plain;
+    for (o.top_k = 1; o.top_k < MANY; o.top_k += 37)
+        check_order(o, many, MANY, o.top_k, o.top_k);
+    check_order((mn__sample_options){.temperature = 1, .top_p = 0.5}, many, MANY, 2, MANY / 2);
+    check_order((mn__sample_options){.temperature = 1, .top_p = 0.9999}, many, MANY, MANY / 2,
+                MANY);
+}
+
 /* Chi squared with 3 degrees of freedom is below 16.27 with probability .999;
  * the seed is fixed, so this either always holds or never. */
 static void distribution(void **state)
@@ -148,8 +190,8 @@ static void seeds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keeps), cmocka_unit_test(ties),         cmocka_unit_test(edges),
-        cmocka_unit_test(seeds), cmocka_unit_test(distribution),
+        cmocka_unit_test(keeps),  cmocka_unit_test(ties),  cmocka_unit_test(edges),
+        cmocka_unit_test(orders), cmocka_unit_test(seeds), cmocka_unit_test(distribution),
     };
     return cmocka_run_group_tests(tests, make, NULL);
 }

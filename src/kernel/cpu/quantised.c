@@ -135,16 +135,38 @@ static inline mn__lanes scales_at(const unsigned char *band, int half)
 #endif
 }
 
+/* gcc takes conversions of vectors of bytes apart, byte by byte: these are said to it. */
+static inline integers of_signed(const unsigned char *q)
+{
+#if defined(__AVX512F__)
+    return (integers)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)q));
+#elif defined(__AVX2__)
+    return (integers)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)q));
+#else
+    return __builtin_convertvector(*(const signed_bytes *)q, integers);
+#endif
+}
+
+static inline integers of_unsigned(const unsigned char *q)
+{
+#if defined(__AVX512F__)
+    return (integers)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)q));
+#elif defined(__AVX2__)
+    return (integers)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)q));
+#else
+    return __builtin_convertvector(*(const bytes_of_lanes *)q, integers);
+#endif
+}
+
 static inline mn__lanes of_int8(const unsigned char *q)
 {
-    integers wide = __builtin_convertvector(*(const signed_bytes *)q, integers);
-    return (mn__lanes) __builtin_convertvector(wide, mn__lanes);
+    return (mn__lanes) __builtin_convertvector(of_signed(q), mn__lanes);
 }
 
 /* The two rows of a row of bytes. */
 static inline void of_int4(const unsigned char *q, mn__lanes *even, mn__lanes *odd)
 {
-    integers both = __builtin_convertvector(*(const bytes_of_lanes *)q, integers);
+    integers both = of_unsigned(q);
 #if defined(__AVX512F__)
     const __m512 values = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
     *even = (mn__lanes)_mm512_permutexvar_ps((__m512i)both, values); /* by the low four bits */
