@@ -11,7 +11,7 @@
 #include "kernel/cpu/activation.h"
 #include "kernel/cpu/bf16.h"
 #include "kernel/cpu/denormal.h"
-#include "kernel/cpu/product.h"
+#include "kernel/cpu/panel.h"
 
 enum {
     PANEL_BYTES = 64 << 20,   /* of packed b at a time */
@@ -34,48 +34,6 @@ typedef struct product {
     int64_t block_rows, block_columns, depth;
     int across; /* the columns of the grid of threads */
 } product;
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t cut(int64_t n, int64_t piece)
-{
-    return (n + piece - 1) / piece;
-}
-
-static int64_t round_up(int64_t n, int64_t unit)
-{
-    return cut(n, unit) * unit;
-}
-
-/* k is packed in passes of this depth. */
-static int64_t pass_depth(const mn__product_kind *kind, int64_t k)
-{
-    int64_t passes = cut(k, kind->depth);
-    return passes ? round_up(cut(k, passes), 32) : kind->depth;
-}
-
-/* bf16 slivers are padded for the deepest step. */
-static int64_t padded(const mn__product_kind *kind, int64_t depth)
-{
-    return kind->dtype == MN__F32 ? depth : round_up(depth, 32);
-}
-
-/* Packed columns of b, a pass of k after the other: each pass is one piece of
- * memory, sliver after sliver, so that a block of it fits the cache's sets. */
-typedef struct panel {
-    char *data;
-    int64_t first, width; /* the column at which it starts; its columns, padded */
-} panel;
-
-static char *sliver_of(const mn__product_kind *kind, const panel *b, int64_t l, int64_t depth,
-                       int64_t j)
-{
-    int64_t elements = l * b->width + (j - b->first) * padded(kind, depth);
-    return b->data + elements * mn__dtype_bytes(kind->dtype);
-}
 
 static mn__operand shift(mn__operand operand, int64_t rows, int64_t columns)
 {
@@ -112,7 +70,7 @@ static inline void store_row(void *row, mn__dtype dtype, const float *restrict s
 /* The tile's place in c, its partial sums, and where in k they stand. */
 typedef struct place {
     int64_t i, j, rows, columns;
-    panel b;
+    mn__panel b;
     float *partial;
     int64_t partial_stride;
     bool add_partial, add_c, last;
@@ -198,7 +156,7 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
 {
     const mn__product_kind *kind = job->kind;
     const mn__matmul *call = job->call;
-    int64_t depth = least(job->depth, call->k - l), steps = cut(depth, kind->step);
+    int64_t depth = mn__least(job->depth, call->k - l), steps = mn__cut(depth, kind->step);
     int64_t element = mn__dtype_bytes(call->c_dtype), row_bytes = call->c_row * element;
     bool in_c = call->c_dtype == MN__F32;
     enum { ACC_BYTES = MN__TILE_COLUMNS * sizeof(float) };
@@ -209,7 +167,7 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
     at->partial_stride = in_c ? call->c_row : job->partial_columns;
     for (int64_t j = 0; j < columns; j += MN__TILE_COLUMNS) {
         at->j = first + j;
-        at->columns = least(MN__TILE_COLUMNS, columns - j);
+        at->columns = mn__least(MN__TILE_COLUMNS, columns - j);
         at->partial = in_c ? (float *)job->c + at->i * call->c_row + at->j : partial + j;
         char *c = (char *)job->c + at->i * row_bytes + at->j * element;
         bool whole = is_whole(job, at);
@@ -217,7 +175,7 @@ static void multiply_sliver(const product *job, place *at, const void *sliver_a,
             .out = acc, .out_bytes = ACC_BYTES, .c = c, .c_bytes = row_bytes}; /* for finish_tile */
         if (whole)
             to = whole_out(call, at, c, row_bytes);
-        kind->tile(at->rows, steps, sliver_a, sliver_of(kind, &at->b, l, depth, at->j), &to);
+        kind->tile(at->rows, steps, sliver_a, mn__sliver_of(kind, &at->b, l, depth, at->j), &to);
         if (!whole)
             finish_tile(job, at, acc, c, row_bytes);
     }
@@ -240,7 +198,7 @@ static void pack_block_a(const product *job, char *slivers, int64_t i, int64_t r
     for (int64_t d = 0; d < depth; d += chunk)
         for (int64_t r = 0, at = 0; r < rows; r += kind->rows, at += job->sliver_a_bytes)
             kind->pack_a(slivers + at + d * k_bytes, shift(job->a, i + r, l + d),
-                         least(kind->rows, rows - r), least(chunk, depth - d));
+                         mn__least(kind->rows, rows - r), mn__least(chunk, depth - d));
 }
 
 /* A part of c. */
@@ -249,18 +207,18 @@ typedef struct region {
 } region;
 
 /* At depth `l`, for a block's rows and all the columns of its thread. */
-static void multiply_block(const product *job, int thread, const panel *b, const region *block,
+static void multiply_block(const product *job, int thread, const mn__panel *b, const region *block,
                            int64_t l)
 {
     char *block_a = job->block_a + thread * job->block_a_bytes;
     float *partial = job->partial + thread * job->partial_floats;
     int64_t rows = job->kind->rows;
-    pack_block_a(job, block_a, block->i, block->rows, l, least(job->depth, job->call->k - l));
+    pack_block_a(job, block_a, block->i, block->rows, l, mn__least(job->depth, job->call->k - l));
     for (int64_t j = 0; j < block->columns; j += job->block_columns) {
-        int64_t columns = least(job->block_columns, block->columns - j);
+        int64_t columns = mn__least(job->block_columns, block->columns - j);
         char *sliver_a = block_a;
         for (int64_t r = 0; r < block->rows; r += rows, sliver_a += job->sliver_a_bytes) {
-            place at = {.i = block->i + r, .rows = least(rows, block->rows - r), .b = *b};
+            place at = {.i = block->i + r, .rows = mn__least(rows, block->rows - r), .b = *b};
             multiply_sliver(job, &at, sliver_a, partial + r * job->partial_columns + j, l,
                             block->j + j, columns);
         }
@@ -278,33 +236,34 @@ static void share(int64_t count, int thread, int team, int64_t *first, int64_t *
 
 /* b [k, n] into a panel's columns from `from` on, which is where a sliver begins. */
 static void pack_panel(const mn__product_kind *kind, mn__operand b, int64_t k, int64_t n,
-                       const panel *to, int64_t from, int thread, int team)
+                       const mn__panel *to, int64_t from, int thread, int team)
 {
-    int64_t first, end, depth = pass_depth(kind, k), chunk = pack_chunk(b.column, b.row, depth);
+    int64_t first, end, depth = mn__pass_depth(kind, k), chunk = pack_chunk(b.column, b.row, depth);
     int64_t k_bytes = MN__TILE_COLUMNS * mn__dtype_bytes(kind->dtype);
-    share(cut(n, MN__TILE_COLUMNS), thread, team, &first, &end);
+    share(mn__cut(n, MN__TILE_COLUMNS), thread, team, &first, &end);
     for (int64_t l = 0; l < k; l += depth)
-        for (int64_t d = 0; d < least(depth, k - l); d += chunk)
+        for (int64_t d = 0; d < mn__least(depth, k - l); d += chunk)
             for (int64_t j = first * MN__TILE_COLUMNS; j < end * MN__TILE_COLUMNS;
                  j += MN__TILE_COLUMNS)
-                kind->pack_b(sliver_of(kind, to, l, least(depth, k - l), from + j) + d * k_bytes,
-                             shift(b, l + d, j), least(MN__TILE_COLUMNS, n - j),
-                             least(chunk, least(depth, k - l) - d));
+                kind->pack_b(mn__sliver_of(kind, to, l, mn__least(depth, k - l), from + j) +
+                                 d * k_bytes,
+                             shift(b, l + d, j), mn__least(MN__TILE_COLUMNS, n - j),
+                             mn__least(chunk, mn__least(depth, k - l) - d));
 }
 
 /* The same from the integers of a packed matrix, from column j on. */
 static void unpack_panel(const mn__product_kind *kind, const mn__packed *packed, int64_t j,
                          int64_t n, char *data, int thread, int team)
 {
-    const panel to = {data, 0, round_up(n, MN__TILE_COLUMNS)};
-    int64_t first, end, depth = pass_depth(kind, packed->k);
+    const mn__panel to = {data, 0, mn__round_up(n, MN__TILE_COLUMNS)};
+    int64_t first, end, depth = mn__pass_depth(kind, packed->k);
     share(to.width / MN__TILE_COLUMNS, thread, team, &first, &end);
     for (int64_t l = 0; l < packed->k; l += depth) {
-        int64_t count = least(depth, packed->k - l);
+        int64_t count = mn__least(depth, packed->k - l);
         for (int64_t s = first; s < end; s++)
             MN__KERNEL(unpack_sliver)
-        (sliver_of(kind, &to, l, count, s * MN__TILE_COLUMNS), packed, j / MN__TILE_COLUMNS + s, l,
-         count, kind->dtype == MN__BF16);
+        (mn__sliver_of(kind, &to, l, count, s * MN__TILE_COLUMNS), packed, j / MN__TILE_COLUMNS + s,
+         l, count, kind->dtype == MN__BF16);
     }
 }
 
@@ -312,32 +271,32 @@ static void unpack_panel(const mn__product_kind *kind, const mn__packed *packed,
 static region region_of(const product *job, int64_t first, int64_t columns, int thread, int team)
 {
     int64_t rows = job->kind->rows, i, end_i, j, end_j;
-    share(cut(job->call->m, rows), thread / job->across, team / job->across, &i, &end_i);
-    share(cut(columns, MN__TILE_COLUMNS), thread % job->across, job->across, &j, &end_j);
+    share(mn__cut(job->call->m, rows), thread / job->across, team / job->across, &i, &end_i);
+    share(mn__cut(columns, MN__TILE_COLUMNS), thread % job->across, job->across, &j, &end_j);
     return (region){.i = i * rows,
-                    .rows = least(end_i * rows, job->call->m) - i * rows,
+                    .rows = mn__least(end_i * rows, job->call->m) - i * rows,
                     .j = first + j * MN__TILE_COLUMNS,
-                    .columns = least(end_j * MN__TILE_COLUMNS, columns) - j * MN__TILE_COLUMNS};
+                    .columns = mn__least(end_j * MN__TILE_COLUMNS, columns) - j * MN__TILE_COLUMNS};
 }
 
 /* Where c holds the partial sums, all of a thread's rows take one pass before
  * the next, and the packed b of the pass stays in the cache. */
 static void multiply_panel(const product *job, int64_t first, int64_t columns, int thread, int team)
 {
-    const panel b = {job->panel, first, round_up(columns, MN__TILE_COLUMNS)};
+    const mn__panel b = {job->panel, first, mn__round_up(columns, MN__TILE_COLUMNS)};
     const region mine = region_of(job, first, columns, thread, team);
     int64_t k = job->call->k, span = job->call->c_dtype == MN__F32 ? job->depth : k, start = 0;
     do {
         for (int64_t i = 0; i < mine.rows; i += job->block_rows) {
             region block = {.i = mine.i + i,
-                            .rows = least(job->block_rows, mine.rows - i),
+                            .rows = mn__least(job->block_rows, mine.rows - i),
                             .j = mine.j,
                             .columns = mine.columns};
             int64_t l = start;
             do {
                 multiply_block(job, thread, &b, &block, l);
                 l += job->depth;
-            } while (l < least(k, start + span));
+            } while (l < mn__least(k, start + span));
         }
         start += span;
     } while (start < k);
@@ -357,14 +316,14 @@ static void multiply(const product *job, int thread, int team)
     if (job->kind->begin)
         job->kind->begin();
     for (int64_t j = 0; j < call->n; j += job->panel_columns) {
-        int64_t columns = least(job->panel_columns, call->n - j);
+        int64_t columns = mn__least(job->panel_columns, call->n - j);
         if (is_made(call)) {
             if (call->packed)
                 unpack_panel(job->kind, call->packed, j, columns, job->panel, thread, team);
             else
                 pack_panel(job->kind, shift(job->b, 0, j), call->k, columns,
-                           &(panel){job->panel, 0, round_up(columns, MN__TILE_COLUMNS)}, 0, thread,
-                           team);
+                           &(mn__panel){job->panel, 0, mn__round_up(columns, MN__TILE_COLUMNS)}, 0,
+                           thread, team);
             if (team > 1) {
 #pragma omp barrier
             }
@@ -383,8 +342,8 @@ static void multiply(const product *job, int thread, int team)
 
 static int64_t panel_bytes(const mn__product_kind *kind, int64_t k, int64_t columns)
 {
-    int64_t wide = round_up(columns, MN__TILE_COLUMNS) * mn__dtype_bytes(kind->dtype);
-    return mn__size_product(wide, padded(kind, k));
+    int64_t wide = mn__round_up(columns, MN__TILE_COLUMNS) * mn__dtype_bytes(kind->dtype);
+    return mn__size_product(wide, mn__padded(kind, k));
 }
 
 /* The grid that leaves the busiest thread least: tiles, and packing a sliver of
@@ -394,7 +353,7 @@ static int threads_across(int64_t slivers_a, int64_t slivers_b, int team)
     int best = 1;
     int64_t least_work = INT64_MAX;
     for (int across = 1; across <= team; across++) {
-        int64_t work = cut(slivers_a, team / across) * (4 * cut(slivers_b, across) + 1);
+        int64_t work = mn__cut(slivers_a, team / across) * (4 * mn__cut(slivers_b, across) + 1);
         if (team % across == 0 && work < least_work) {
             best = across;
             least_work = work;
@@ -407,23 +366,23 @@ static void plan_blocks(product *job, int team)
 {
     const mn__matmul *call = job->call;
     const mn__product_kind *kind = job->kind;
-    job->depth = pass_depth(kind, call->k);
+    job->depth = mn__pass_depth(kind, call->k);
     int64_t column_bytes = job->depth * mn__dtype_bytes(kind->dtype);
-    int64_t wide = round_up(call->n, MN__TILE_COLUMNS);
+    int64_t wide = mn__round_up(call->n, MN__TILE_COLUMNS);
     int64_t bytes = call->packed ? UNPACKED_BYTES : PANEL_BYTES;
     int64_t slivers = bytes / (panel_bytes(kind, call->k, MN__TILE_COLUMNS) + 1);
     int64_t most = is_made(call) ? slivers * MN__TILE_COLUMNS : wide;
-    job->panel_columns = least(wide, most > MN__TILE_COLUMNS ? most : MN__TILE_COLUMNS);
-    job->across =
-        threads_across(cut(call->m, kind->rows), cut(job->panel_columns, MN__TILE_COLUMNS), team);
-    int64_t mine = cut(job->panel_columns / MN__TILE_COLUMNS, job->across) * MN__TILE_COLUMNS;
-    int64_t blocks = cut(mine * column_bytes, BLOCK_BYTES);
-    job->block_columns = round_up(cut(mine, blocks), MN__TILE_COLUMNS);
-    int64_t rows = round_up(cut(call->m, team / job->across), kind->rows);
-    job->block_rows = round_up(cut(rows, cut(rows, BLOCK_ROWS)), kind->rows);
+    job->panel_columns = mn__least(wide, most > MN__TILE_COLUMNS ? most : MN__TILE_COLUMNS);
+    job->across = threads_across(mn__cut(call->m, kind->rows),
+                                 mn__cut(job->panel_columns, MN__TILE_COLUMNS), team);
+    int64_t mine = mn__cut(job->panel_columns / MN__TILE_COLUMNS, job->across) * MN__TILE_COLUMNS;
+    int64_t blocks = mn__cut(mine * column_bytes, BLOCK_BYTES);
+    job->block_columns = mn__round_up(mn__cut(mine, blocks), MN__TILE_COLUMNS);
+    int64_t rows = mn__round_up(mn__cut(call->m, team / job->across), kind->rows);
+    job->block_rows = mn__round_up(mn__cut(rows, mn__cut(rows, BLOCK_ROWS)), kind->rows);
     enum { SURPLUS = 64 }; /* packing may write a vector past the end */
-    job->sliver_a_bytes = round_up(
-        kind->rows * round_up(job->depth, 32) * mn__dtype_bytes(kind->dtype) + SURPLUS, 64);
+    job->sliver_a_bytes = mn__round_up(
+        kind->rows * mn__round_up(job->depth, 32) * mn__dtype_bytes(kind->dtype) + SURPLUS, 64);
     job->block_a_bytes = job->block_rows / kind->rows * job->sliver_a_bytes;
     bool sums = call->c_dtype != MN__F32 && call->k > job->depth;
     job->partial_columns = sums ? mine : 0;
@@ -468,7 +427,7 @@ static int threads_to_be_had(void)
 {
     if (omp_get_dynamic() || omp_get_active_level() >= omp_get_max_active_levels())
         return 1;
-    return (int)least(omp_get_max_threads(), omp_get_thread_limit());
+    return (int)mn__least(omp_get_max_threads(), omp_get_thread_limit());
 }
 
 static void matmul(mn__queue *queue, const mn__matmul *call)
@@ -481,8 +440,8 @@ static void matmul(mn__queue *queue, const mn__matmul *call)
         MN__KERNEL(matmul_thin)(queue, call);
         return;
     }
-    if (MN__KERNEL(is_thin_quantised)(call)) {
-        MN__KERNEL(matmul_quantised)(queue, call);
+    if (MN__KERNEL(is_few)(call)) {
+        MN__KERNEL(matmul_few)(queue, call);
         return;
     }
     product plan = {.call = call, .kind = MN__KERNEL(product_kind)(call->a.dtype), .b = call->b};
@@ -541,14 +500,14 @@ static void pack_columns(mn__queue *queue, mn__packed *packed, int64_t first, in
                          mn__operand b)
 {
     (void)queue;
-    int64_t before = first / MN__TILE_COLUMNS, slivers = cut(count, MN__TILE_COLUMNS);
+    int64_t before = first / MN__TILE_COLUMNS, slivers = mn__cut(count, MN__TILE_COLUMNS);
     if (mn__is_quantised(packed)) {
 #pragma omp parallel for schedule(static)
         for (int64_t s = 0; s < slivers; s++)
             MN__KERNEL(quantise_sliver)(packed, before + s, shift(b, 0, s * MN__TILE_COLUMNS));
         return;
     }
-    const panel whole = {(char *)packed->data, 0, round_up(packed->n, MN__TILE_COLUMNS)};
+    const mn__panel whole = {(char *)packed->data, 0, mn__round_up(packed->n, MN__TILE_COLUMNS)};
 #pragma omp parallel
     pack_panel(kind_of(packed->form), b, packed->k, count, &whole, first, omp_get_thread_num(),
                omp_get_num_threads());
@@ -562,7 +521,7 @@ static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)
 static void pack_blocks(mn__queue *queue, mn__packed *packed, const void *blocks)
 {
     (void)queue;
-    int64_t slivers = cut(packed->n, MN__TILE_COLUMNS);
+    int64_t slivers = mn__cut(packed->n, MN__TILE_COLUMNS);
 #pragma omp parallel for schedule(static)
     for (int64_t s = 0; s < slivers; s++)
         MN__KERNEL(place_sliver)(packed, s, blocks);

@@ -70,9 +70,14 @@ void MN__KERNEL(quantise_sliver)(mn__packed *packed, int64_t sliver, mn__operand
 void MN__KERNEL(place_sliver)(mn__packed *packed, int64_t sliver, const void *blocks);
 void MN__KERNEL(unpack_sliver)(void *to, const mn__packed *packed, int64_t sliver, int64_t l,
                                int64_t depth, bool pairs);
-/* Of few rows, straight from the blocks. */
-bool MN__KERNEL(is_thin_quantised)(const mn__matmul *call);
-void MN__KERNEL(matmul_quantised)(mn__queue *queue, const mn__matmul *call);
+/* sums [MN__FEW_ROWS][MN__TILE_COLUMNS] of m rows of floats, `stride` apart, with a sliver. */
+void MN__KERNEL(multiply_quantised)(const mn__packed *packed, int64_t m, const float *a,
+                                    int64_t stride, int64_t sliver, float *sums);
+
+/* Products of a few rows with packed weights: matmul_few.c. */
+enum { MN__FEW_ROWS = 4 };
+bool MN__KERNEL(is_few)(const mn__matmul *call);
+void MN__KERNEL(matmul_few)(mn__queue *queue, const mn__matmul *call);
 
 /* Products of a few rows that need no packing: matmul_thin.c. */
 bool MN__KERNEL(is_thin)(const mn__matmul *call);

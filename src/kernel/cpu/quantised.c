@@ -7,13 +7,13 @@
  * A few rows are multiplied straight from there, as floats: what counts is that the
  * bytes arrive as fast as memory gives them. For more rows, slivers of floats or of bf16
  * pairs are made, which the tiles of other products read (matmul.c). */
+#include <string.h>
+
 #include "base/memory.h"
 #include "kernel/blocks.h"
-#include "kernel/cpu/chunk.h"
-#include "kernel/cpu/denormal.h"
 #include "kernel/cpu/product.h"
 
-enum { COLUMNS = MN__TILE_COLUMNS, ROWS = 4, PAIRS = MN__BLOCK / 2 };
+enum { COLUMNS = MN__TILE_COLUMNS, ROWS = MN__FEW_ROWS, PAIRS = MN__BLOCK / 2 };
 
 /* ---- Slivers ------------------------------------------------------------------------------ */
 
@@ -239,12 +239,6 @@ void MN__KERNEL(unpack_sliver)(void *to, const mn__packed *packed, int64_t slive
 
 /* ---- A few rows ------------------------------------------------------------------------------ */
 
-bool MN__KERNEL(is_thin_quantised)(const mn__matmul *call)
-{
-    return call->m <= ROWS && mn__is_quantised(call->packed) &&
-           call->batch[0] * call->batch[1] == 1;
-}
-
 /* sums [rows][COLUMNS] of rows of a, each `stride` floats, with a sliver. */
 static inline __attribute__((always_inline)) void multiply_rows(const int rows, const mn__form form,
                                                                 const float *a, int64_t stride,
@@ -293,44 +287,13 @@ static inline __attribute__((always_inline)) void multiply_form(const mn__form f
         multiply_rows(ROWS, form, a, stride, band, blocks, sums);
 }
 
-/* a as floats [ROWS][stride], zeros where it has no more rows or columns. */
-static float *rows_of(mn__queue *queue, const mn__matmul *call, int64_t stride)
+void MN__KERNEL(multiply_quantised)(const mn__packed *packed, int64_t m, const float *a,
+                                    int64_t stride, int64_t sliver, float *sums)
 {
-    float *rows = mn__queue_scratch(queue, ROWS * stride * (int64_t)sizeof(float));
-    if (!rows)
-        return NULL;
-    memset(rows, 0, (size_t)(ROWS * stride) * sizeof *rows);
-    for (int64_t i = 0; i < call->m; i++)
-        for (int64_t l = 0; l < call->k; l++)
-            rows[i * stride + l] = element_of(&call->a, i, l);
-    return rows;
-}
-
-void MN__KERNEL(matmul_quantised)(mn__queue *queue, const mn__matmul *call)
-{
-    const mn__packed *packed = call->packed;
-    mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
-    int64_t blocks = blocks_of(call->k), stride = blocks * MN__BLOCK;
-    int64_t bytes = mn__dtype_bytes(call->c_dtype), slivers = (call->n + COLUMNS - 1) / COLUMNS;
-    const float *a = rows_of(queue, call, stride);
-#pragma omp parallel if (call->n * call->k >= MN__SMALL)
-    {
-        unsigned before = mn__denormals_to_zero();
-#pragma omp for schedule(static)
-        for (int64_t s = 0; s < (a ? slivers : 0); s++) {
-            float sums[ROWS * COLUMNS];
-            if (packed->form == MN__FORM_INT8)
-                multiply_form(MN__FORM_INT8, call->m, a, stride, band_at(packed, s, 0), blocks,
-                              sums);
-            else
-                multiply_form(MN__FORM_INT4, call->m, a, stride, band_at(packed, s, 0), blocks,
-                              sums);
-            for (int64_t i = 0; i < call->m; i++)
-                MN__KERNEL(finish_product)
-            (call, sums + i * COLUMNS, (char *)call->c + (i * call->c_row + s * COLUMNS) * bytes,
-             s * COLUMNS, columns_of(packed, s));
-        }
-        mn__denormals_restore(before);
-    }
-    mn__arena_release(&queue->scratch, mark);
+    const unsigned char *band = band_at(packed, sliver, 0);
+    int64_t blocks = blocks_of(packed->k);
+    if (packed->form == MN__FORM_INT8)
+        multiply_form(MN__FORM_INT8, m, a, stride, band, blocks, sums);
+    else
+        multiply_form(MN__FORM_INT4, m, a, stride, band, blocks, sums);
 }
