@@ -22,7 +22,7 @@ static const mn__option own[] = {
 #undef OPTIONS
 static const mn__option *const tables[] = {own, mn__talk_options, NULL};
 
-static mn_status print_json(const mn__conversation *conversation, const mn__answer *answer,
+static mn_status print_json(mn__conversation *conversation, const mn__answer *answer,
                             const char *question, const mn__string *text, bool kept,
                             mn_error *error)
 {
@@ -30,9 +30,9 @@ static mn_status print_json(const mn__conversation *conversation, const mn__answ
     const mn__sync *sync = &answer->sync;
     return mn__table_json(
         json_pack("{s:s, s:s, s:s, s:s%, s:I, s:I, s:I, s:I, s:s?, s:b, s:b, s:f, s:f}", "session",
-                  conversation->path, "model", conversation->run.fingerprint, "question", question,
-                  "answer", text->text ? text->text : "", (size_t)text->bytes, "reused",
-                  (json_int_t)sync->reused, "read", (json_int_t)sync->read, "dropped",
+                  conversation->path, "model", mn__run_fingerprint(&conversation->run, error),
+                  "question", question, "answer", text->text ? text->text : "", (size_t)text->bytes,
+                  "reused", (json_int_t)sync->reused, "read", (json_int_t)sync->read, "dropped",
                   (json_int_t)sync->dropped, "tokens", (json_int_t)generated->tokens, "stopped_by",
                   generated->stopped_by, "ended", generated->ended, "kept", kept,
                   "question_seconds", answer->question_seconds, "seconds", generated->seconds),

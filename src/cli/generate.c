@@ -58,16 +58,16 @@ static bool emit(void *user, const char *text, int64_t bytes)
     return !mn__terminal_stopped();
 }
 
-static mn_status print_json(const mn__run *run, const generate_options *options,
+static mn_status print_json(mn__run *run, const generate_options *options,
                             const mn__generate_config *config, const mn__generated *generated,
                             const mn__string *text, mn_error *error)
 {
     const char *stopped_by = generated->stopped_by;
     return mn__table_json(
         json_pack("{s:s, s:s, s:I, s:s%, s:s%, s:I, s:I, s:s?, s:b, s:I, s:f, s:f}", "run",
-                  run->folder, "model", run->fingerprint, "step", (json_int_t)run->step, "prompt",
-                  config->prompt, (size_t)config->prompt_bytes, "text",
-                  text->text ? text->text : "", (size_t)text->bytes, "prompt_tokens",
+                  run->folder, "model", mn__run_fingerprint(run, error), "step",
+                  (json_int_t)run->step, "prompt", config->prompt, (size_t)config->prompt_bytes,
+                  "text", text->text ? text->text : "", (size_t)text->bytes, "prompt_tokens",
                   (json_int_t)generated->prompt_tokens, "tokens", (json_int_t)generated->tokens,
                   "stopped_by", stopped_by, "ended", generated->ended, "seed",
                   (json_int_t)options->seed, "prompt_seconds", generated->prompt_seconds, "seconds",

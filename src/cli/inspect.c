@@ -193,7 +193,7 @@ static mn_status inspect_run(const char *path, bool json, mn_error *error)
     mn_status status = mn__opened_open(&opened, path, &as_trained, error);
     if (status != MN_OK)
         return status;
-    const mn__run *run = &opened.run;
+    mn__run *run = &opened.run;
     json_t *tensors = json_array();
     for (int64_t i = 0; i < run->params.count; i++) {
         const mn__tensor *value = &run->params.items[i]->value;
@@ -202,15 +202,15 @@ static mn_status inspect_run(const char *path, bool json, mn_error *error)
                                          value->rank, value->size, mn__tensor_bytes(value)));
     }
     json_t *blocks = block_rows(run->decoder);
-    json_t *root =
-        json_pack("{s:s, s:s, s:s, s:I, s:s, s:I, s:s, s:I, s:o, s:o}", "kind", "run", "folder",
-                  path, "weights", run->weights_file, "step", (json_int_t)run->step, "fingerprint",
-                  run->fingerprint, "parameters", (json_int_t)mn__params_elements(&run->params),
-                  "tokenizer", run->tokenizer->type->name, "vocabulary",
-                  (json_int_t)run->tokenizer->vocab, "blocks", blocks, "tensors", tensors);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:I, s:s, s:I, s:s, s:I, s:o, s:o}", "kind", "run", "folder", path,
+        "weights", run->weights_file, "step", (json_int_t)run->step, "fingerprint",
+        mn__run_fingerprint(run, error), "parameters",
+        (json_int_t)mn__params_elements(&run->params), "tokenizer", run->tokenizer->type->name,
+        "vocabulary", (json_int_t)run->tokenizer->vocab, "blocks", blocks, "tensors", tensors);
     mn__string title = {0};
     mn__string_printf(&title, "%s: a run, %s of step %lld, %s\ntokenizer %s, %lld ids", path,
-                      run->weights_file, (long long)run->step, run->fingerprint,
+                      run->weights_file, (long long)run->step, mn__run_fingerprint(run, error),
                       run->tokenizer->type->name, (long long)run->tokenizer->vocab);
     put_blocks(&title, blocks);
     status = print_tensors(root, title.text ? title.text : path, json, error);

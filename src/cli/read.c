@@ -32,18 +32,19 @@ static const mn__option own[] = {
 #undef OPTIONS
 static const mn__option *const tables[] = {own, NULL};
 
-static mn_status print(const mn__conversation *conversation, const mn__read_report *report,
-                       bool json, mn_error *error)
+static mn_status print(mn__conversation *conversation, const mn__read_report *report, bool json,
+                       mn_error *error)
 {
     const mn__sync *sync = &report->sync;
     if (json)
         return mn__table_json(
             json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:b}", "session",
                       conversation->path, "folder", conversation->manner.model, "model",
-                      conversation->run.fingerprint, "tokens", (json_int_t)report->tokens, "reused",
-                      (json_int_t)sync->reused, "read", (json_int_t)sync->read, "dropped",
-                      (json_int_t)sync->dropped, "bytes", (json_int_t)conversation->saved_bytes,
-                      "seconds", report->seconds, "raw", conversation->chat == NULL),
+                      mn__run_fingerprint(&conversation->run, error), "tokens",
+                      (json_int_t)report->tokens, "reused", (json_int_t)sync->reused, "read",
+                      (json_int_t)sync->read, "dropped", (json_int_t)sync->dropped, "bytes",
+                      (json_int_t)conversation->saved_bytes, "seconds", report->seconds, "raw",
+                      conversation->chat == NULL),
             error);
     mn__string text = {0};
     mn__string_printf(&text, "%s: ", conversation->path);

@@ -197,8 +197,10 @@ mn_status mn__conversation_save(mn__conversation *conversation, mn_error *error)
         return no_memory(error);
     const char *metadata[] = {"conversation", text, "tokenizer",
                               conversation->run.tokenizer->fingerprint.hex, NULL};
-    mn_status status = mn__reading_save(&conversation->reading, conversation->path,
-                                        conversation->run.fingerprint, metadata, error);
+    const char *fingerprint = mn__run_fingerprint(&conversation->run, error);
+    mn_status status = fingerprint ? mn__reading_save(&conversation->reading, conversation->path,
+                                                      fingerprint, metadata, error)
+                                   : MN_ERROR_MEMORY;
     free(text);
     if (status == MN_OK)
         status = mn__file_size(conversation->path, &conversation->saved_bytes, error);
@@ -287,9 +289,12 @@ static mn_status load_reading(mn__conversation *conversation, const mn__safetens
         mn__reading_close(&conversation->reading);
         status = open_reading(conversation, capacity > 0 ? capacity : 1, error);
     }
+    const char *fingerprint =
+        status == MN_OK ? mn__run_fingerprint(&conversation->run, error) : NULL;
     if (status == MN_OK)
-        status = mn__reading_take(&conversation->reading, file, conversation->path,
-                                  conversation->run.fingerprint, error);
+        status = fingerprint ? mn__reading_take(&conversation->reading, file, conversation->path,
+                                                fingerprint, error)
+                             : MN_ERROR_MEMORY;
     return status;
 }
 

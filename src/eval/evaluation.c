@@ -59,17 +59,17 @@ static json_t *reading_of(const mn__evaluation *evaluation)
 
 static json_t *identity_of(const mn__evaluation *evaluation)
 {
-    const mn__run *run = evaluation->run;
+    mn__run *run = evaluation->run;
     const mn__decoder *decoder = run->decoder;
     mn__level level = run->params.device->queue.kernels->level;
     json_t *out = reading_of(evaluation);
-    json_t *model =
-        json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:s, s:s, s:s, s:s}", "model", run->fingerprint,
-                  "weights", run->weights_file, "step", (json_int_t)run->step, "form",
-                  mn__decoder_form(decoder), "options", text_of(decoder, mn__decoder_write_model),
-                  "attention", text_of(decoder, mn__decoder_write_attention), "precision",
-                  mn__dtype_name(evaluation->config.compute), "version", mn_version(), "build",
-                  mn_build(), "level", mn__level_name(level));
+    json_t *model = json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:s, s:s, s:s, s:s}", "model",
+                              mn__run_fingerprint(run, NULL), "weights", run->weights_file, "step",
+                              (json_int_t)run->step, "form", mn__decoder_form(decoder), "options",
+                              text_of(decoder, mn__decoder_write_model), "attention",
+                              text_of(decoder, mn__decoder_write_attention), "precision",
+                              mn__dtype_name(evaluation->config.compute), "version", mn_version(),
+                              "build", mn_build(), "level", mn__level_name(level));
     if (out && model && json_object_update(out, model) == 0) {
         json_decref(model);
         return out;

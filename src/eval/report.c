@@ -98,7 +98,8 @@ static json_t *sum_results(const json_t *file)
                      (json_int_t)json_array_size(documents), "positions", rows);
 }
 
-static mn_status add_results(json_t *list, const mn__run *run, const char *path, mn_error *error)
+static mn_status add_results(json_t *list, const char *fingerprint, const char *path,
+                             mn_error *error)
 {
     json_t *file;
     mn_status status = mn__results_read(path, &file, error);
@@ -106,19 +107,20 @@ static mn_status add_results(json_t *list, const mn__run *run, const char *path,
         return status;
     const json_t *identity = json_object_get(file, "identity");
     const char *model = json_string_value(json_object_get(identity, "model"));
-    if (model && !strcmp(model, run->fingerprint)) /* not of earlier weights */
+    if (model && !strcmp(model, fingerprint)) /* not of earlier weights */
         json_array_append_new(list, sum_results(file));
     json_decref(file);
     return MN_OK;
 }
 
-static mn_status read_results(const mn__run *run, json_t *list, mn_error *error)
+static mn_status read_results(mn__run *run, json_t *list, mn_error *error)
 {
     mn__string folder = {0}, path = {0};
     char **names = NULL;
     int64_t count = 0;
     mn__string_printf(&folder, "%s/eval", run->folder);
-    mn_status status = folder.failed ? no_memory(error) : MN_OK;
+    const char *fingerprint = mn__run_fingerprint(run, error);
+    mn_status status = folder.failed || !fingerprint ? no_memory(error) : MN_OK;
     if (status == MN_OK && mn__file_is_folder(folder.text))
         status = mn__file_list(folder.text, &names, &count, error);
     for (int64_t i = 0; i < count && status == MN_OK; i++) {
@@ -127,7 +129,7 @@ static mn_status read_results(const mn__run *run, json_t *list, mn_error *error)
             continue;
         mn__string_clear(&path);
         mn__string_printf(&path, "%s/%s", folder.text, names[i]);
-        status = path.failed ? no_memory(error) : add_results(list, run, path.text, error);
+        status = path.failed ? no_memory(error) : add_results(list, fingerprint, path.text, error);
     }
     mn__free(names);
     mn__string_free(&path);
@@ -302,10 +304,10 @@ mn_status mn__report_add(json_t *runs, mn__run *run, const mn__report_options *o
     }
     json_t *entry = json_pack(
         "{s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:o, s:o, s:o}", "name", run->folder, "model",
-        run->fingerprint, "weights", run->weights_file, "step", (json_int_t)run->step, "parameters",
-        (json_int_t)mn__params_elements(&run->params), "recipe", recipe.text ? recipe.text : "",
-        "build", mn_build(), "metrics", metrics, "evaluations", results, "passage",
-        passage ? passage : json_null());
+        mn__run_fingerprint(run, error), "weights", run->weights_file, "step",
+        (json_int_t)run->step, "parameters", (json_int_t)mn__params_elements(&run->params),
+        "recipe", recipe.text ? recipe.text : "", "build", mn_build(), "metrics", metrics,
+        "evaluations", results, "passage", passage ? passage : json_null());
     mn__string_free(&recipe);
     return entry && json_array_append_new(runs, entry) == 0 ? MN_OK : no_memory(error);
 }

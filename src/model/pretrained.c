@@ -23,6 +23,8 @@ struct files {
     mn__arena arena;       /* of these */
     mn__safetensor *items; /* [count] */
     int64_t count;
+    const mn__safetensor **taken; /* [taken_count], in the order of loading */
+    int64_t taken_count;
 };
 
 /* Loading: files into the parameters of one decoder. */
@@ -32,35 +34,54 @@ struct loading {
     struct files *files;
     bool *used; /* [tensors] */
     mn__params *params;
-    int64_t given;  /* parameters that have their values */
-    mn__hash *hash; /* of what is taken, where weights are held; or NULL */
+    int64_t given; /* parameters that have their values */
     mn_error *error;
 };
 
 /* ---- Files ----------------------------------------------------------------------------- */
 
-static void close_files(struct files *files)
+static void close_files(void *owner)
 {
+    struct files *files = owner;
     mn__safetensors_folder_close(files->folder);
     mn__gguf_close(files->gguf);
     mn__arena_free(&files->arena);
-}
-
-static mn_status open_files(struct files *files, const char *path, mn_error *error)
-{
-    *files = (struct files){0};
-    mn__arena_init(&files->arena, 1 << 14);
-    if (!mn__gguf_is_model(path))
-        return mn__safetensors_folder_open(&files->folder, path, error);
-    mn_status status = mn__gguf_open(&files->gguf, path, error);
-    return status == MN_OK
-               ? mn__gguf_tensors(files->gguf, &files->arena, &files->items, &files->count, error)
-               : status;
+    mn__free(files);
 }
 
 static int64_t tensors_in(const struct files *files)
 {
     return files->gguf ? files->count : mn__safetensors_folder_count(files->folder);
+}
+
+static mn_status open_files(struct files *files, const char *path, mn_error *error)
+{
+    mn__arena_init(&files->arena, 1 << 14);
+    bool one = mn__gguf_is_model(path);
+    mn_status status = one ? mn__gguf_open(&files->gguf, path, error)
+                           : mn__safetensors_folder_open(&files->folder, path, error);
+    if (status == MN_OK && one)
+        status = mn__gguf_tensors(files->gguf, &files->arena, &files->items, &files->count, error);
+    if (status != MN_OK)
+        return status;
+    files->taken =
+        mn__arena_calloc(&files->arena, tensors_in(files), sizeof(const mn__safetensor *));
+    return files->taken ? MN_OK
+                        : mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+}
+
+/* Of names, types and bytes of what was taken. */
+static mn__hash_text hash_files(void *owner)
+{
+    const struct files *files = owner;
+    mn__hash *hash = mn__hash_new();
+    for (int64_t i = 0; hash && i < files->taken_count; i++) {
+        const mn__safetensor *tensor = files->taken[i];
+        mn__hash_add(hash, tensor->name, (int64_t)strlen(tensor->name) + 1);
+        mn__hash_add(hash, tensor->dtype, (int64_t)strlen(tensor->dtype) + 1);
+        mn__hash_add(hash, tensor->data, tensor->bytes);
+    }
+    return hash ? mn__hash_end(hash) : (mn__hash_text){""};
 }
 
 static const mn__safetensor *tensor_at(const struct files *files, int64_t index)
@@ -166,13 +187,6 @@ static mn_status take_rows(struct loading *l, const struct match *match)
     return status;
 }
 
-static void hash_tensor(mn__hash *hash, const mn__safetensor *tensor)
-{
-    mn__hash_add(hash, tensor->name, (int64_t)strlen(tensor->name) + 1);
-    mn__hash_add(hash, tensor->dtype, (int64_t)strlen(tensor->dtype) + 1);
-    mn__hash_add(hash, tensor->data, tensor->bytes);
-}
-
 static mn_status load_match(struct loading *l, struct match *match, int64_t layer,
                             const char *ending)
 {
@@ -191,9 +205,9 @@ static mn_status load_match(struct loading *l, struct match *match, int64_t laye
                 : check_tensor(l, match->tensor[i], each + naming->skip, match->columns);
         if (status != MN_OK)
             return status;
+        if (!l->used[index])
+            l->files->taken[l->files->taken_count++] = match->tensor[i];
         l->used[index] = true;
-        if (l->hash)
-            hash_tensor(l->hash, match->tensor[i]);
     }
     l->given += match->ours;
     return take_rows(l, match);
@@ -312,6 +326,7 @@ static mn_status load(struct loading *l, int64_t depth)
 {
     mn_status status = MN_OK;
     memset(l->used, 0, (size_t)tensors_in(l->files) * sizeof *l->used);
+    l->files->taken_count = 0;
     for (const mn__naming *naming = l->family->names; naming->kind && status == MN_OK; naming++) {
         int64_t layers = strchr(naming->ours[0], '#') ? depth : 1;
         for (int64_t i = 0; i < layers && status == MN_OK; i++)
@@ -413,7 +428,6 @@ static mn_status rehearse(const mn__config *config, struct loading l)
     params.weights = l.params->weights;
     params.as_filed = l.params->as_filed;
     l.params = &params;
-    l.hash = NULL;
     status = make(&decoder, config, &l);
     mn__decoder_free(decoder);
     mn__params_free(&params);
@@ -425,32 +439,34 @@ mn_status mn__pretrained_load(mn__decoder **decoder, mn__params *params, const m
                               const char *folder, mn_error *error)
 {
     *decoder = NULL;
-    struct files files;
-    mn_status status = open_files(&files, folder, error);
+    struct files *files = mn__calloc(1, sizeof *files);
+    if (!files)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+    mn_status status = open_files(files, folder, error);
     if (status != MN_OK) {
-        close_files(&files);
+        close_files(files);
         return status;
     }
+    bool kept = params->weights != MN__WEIGHTS_MASTERS && !params->device->counting;
     struct loading l = {.folder = folder,
                         .family = config->family,
-                        .files = &files,
+                        .files = files,
                         .params = params,
                         .error = error};
-    bool hashes = params->weights != MN__WEIGHTS_MASTERS && !params->device->counting;
-    l.used = mn__calloc(tensors_in(&files), sizeof *l.used);
-    l.hash = hashes ? mn__hash_new() : NULL;
-    if (!l.used || (hashes && !l.hash))
+    l.used = mn__calloc(tensors_in(files), sizeof *l.used);
+    if (!l.used)
         status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
     if (status == MN_OK)
         status = rehearse(config, l);
+    if (kept)
+        params->source = (mn__params_source){files, close_files, hash_files};
     params->bare = true;
     if (status == MN_OK)
         status = make(decoder, config, &l);
     params->bare = false;
-    if (l.hash)
-        memcpy(params->digest, mn__hash_end(l.hash).hex, sizeof params->digest);
     mn__free(l.used);
-    close_files(&files);
+    if (!kept)
+        close_files(files);
     return status;
 }
 

@@ -4,8 +4,9 @@
  *   config.json                     what the model is (model/family.h)
  *   model.safetensors, or several   its weights (base/safetensors_folder.h): F32, F16, BF16
  *
- * Parameters are named as any decoder's, and F32 masters or, for reading alone, kept as
- * asked (tensor/param.h); files are mapped, copied from and closed. What config.json claims
+ * Parameters are named as any decoder's. For training they are F32 masters, copied from the
+ * files; for reading alone they stay in the mapped files where these have them as asked, or
+ * are kept packed (tensor/param.h), and the files stay open: they must not be written to. What config.json claims
  * is compared with the files before memory is taken for it. Not here: tokenizers
  * (text/tokenizer.h). */
 #ifndef MN__MODEL_PRETRAINED_H

@@ -240,6 +240,22 @@ static void copy_rows(mn__queue *queue, mn__param *param, const mn__rows *from, 
     }
 }
 
+/* The value where it lies in the file, if that is how it is read: one tensor's rows in the
+ * type that products want. NULL: it has to be made. */
+static const void *place_of(const mn__params *params, const mn__param *param, const mn__rows *from,
+                            int64_t first)
+{
+    bool products = param->readers & MN__READERS_PRODUCTS;
+    int64_t at, n = param->value.size[0];
+    const mn__rows *one = find_row(from, first, &at);
+    mn__weights own = one->type == MN__ROWS_BF16 ? MN__WEIGHTS_BF16 : MN__WEIGHTS_F32;
+    bool floats = one->type == MN__ROWS_BF16 || one->type == MN__ROWS_F32;
+    if (!params->source.owner || !floats || one->turned || one->rows - at < n ||
+        (products && params->weights != own))
+        return NULL;
+    return element_at(one, at * one->width);
+}
+
 mn_status mn__rows_fill(mn__params *params, mn__param *param, const mn__rows *from, int count,
                         int64_t first, mn_error *error)
 {
@@ -247,6 +263,10 @@ mn_status mn__rows_fill(mn__params *params, mn__param *param, const mn__rows *fr
     mn_status status = MN_OK;
     bool matrix = param->value.rank == 2;
     int own = matrix ? form_of(from, first, param->value.size[0]) : -1;
+    if (mn__param_waits(params, param) && place_of(params, param, from, first)) {
+        mn__param_point(param, dtype_of(from), place_of(params, param, from, first));
+        return MN_OK;
+    }
     if (mn__param_waits(params, param)) {
         mn__dtype rows = count == 1 && !from->turned ? dtype_of(from) : MN__F32;
         mn__form form = (mn__form)((int)params->weights - MN__WEIGHTS_F32);

@@ -87,6 +87,8 @@ mn__hash_text mn__params_fingerprint(const mn__params *params)
 {
     mn__hash_text digest;
     memcpy(digest.hex, params->digest, sizeof digest.hex);
+    if (params->source.owner)
+        return params->source.digest(params->source.owner);
     if (params->weights != MN__WEIGHTS_MASTERS)
         return digest;
     mn__hash *hash = mn__hash_new();
@@ -137,13 +139,14 @@ static mn_status read_segment(mn__run *run, mn_error *error)
     return status;
 }
 
-static mn_status take_fingerprint(mn__run *run, mn_error *error)
+const char *mn__run_fingerprint(mn__run *run, mn_error *error)
 {
-    mn__hash_text fingerprint = mn__params_fingerprint(&run->params);
-    if (!*fingerprint.hex)
-        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
-    memcpy(run->fingerprint, fingerprint.hex, sizeof run->fingerprint);
-    return MN_OK;
+    if (!*run->fingerprint)
+        memcpy(run->fingerprint, mn__params_fingerprint(&run->params).hex, sizeof run->fingerprint);
+    if (*run->fingerprint)
+        return run->fingerprint;
+    mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for the fingerprint of %s", run->folder);
+    return NULL;
 }
 
 static mn_status read_weights(mn__run *run, mn_error *error)
@@ -173,7 +176,7 @@ static mn_status read_weights(mn__run *run, mn_error *error)
         mn__error_prefix(error, "%s", path);
         return status;
     }
-    return take_fingerprint(run, error);
+    return MN_OK;
 }
 
 static mn_status load_tokenizer(mn__run *run, const char *path, mn_error *error)
@@ -279,7 +282,7 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
         status = mn__pretrained_load(&run->decoder, &run->params, &config, run->folder, error);
     snprintf(run->weights_file, sizeof run->weights_file, "%s",
              mn__gguf_is_model(run->folder) ? "GGUF" : "model.safetensors");
-    return status == MN_OK ? take_fingerprint(run, error) : status;
+    return status;
 }
 
 /* ---- Either ------------------------------------------------------------------------------ */

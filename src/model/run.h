@@ -28,7 +28,7 @@ typedef struct mn__run {
     int64_t end_count; /* of ids at which generation ends; 0 of what was trained here */
     const int32_t *ends;
     char weights_file[32]; /* "best.safetensors", "last.safetensors" or "model.safetensors" */
-    char fingerprint[33];  /* of that file's weights */
+    char fingerprint[33];  /* of that file's weights, once asked for: mn__run_fingerprint */
     int64_t step;          /* the update at which they were written; 0 of a pretrained model */
 } mn__run;
 
@@ -52,6 +52,9 @@ typedef struct mn__run_how {
 mn_status mn__run_open_as(mn__run *run, mn__device *device, const char *folder,
                           const mn__run_how *how, mn_error *error);
 void mn__run_close(mn__run *run);
+/* XXH3 over the weights, "0f3a...": the first call reads all of them. NULL when memory is
+ * short. */
+const char *mn__run_fingerprint(mn__run *run, mn_error *error);
 
 /* All parameters and buffers as named tensors that point into params, which are masters. */
 mn_status mn__params_list(const mn__params *params, mn__arena *arena, mn__safetensor **tensors,

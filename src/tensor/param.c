@@ -29,6 +29,8 @@ void mn__params_free(mn__params *params)
     for (int64_t i = 0; i < params->count; i++)
         if (params->items[i]->packed)
             params->device->queue.kernels->pack_free(params->items[i]->packed);
+    if (params->source.owner)
+        params->source.close(params->source.owner);
     mn__store_free(&params->store);
     mn__arena_free(&params->nodes);
     mn__free(params->items);
@@ -111,6 +113,15 @@ mn_status mn__param_hold(mn__params *params, mn__param *param, mn__dtype rows, m
         return no_room(param, error);
     params->packed_bytes += bytes;
     return MN_OK;
+}
+
+void mn__param_point(mn__param *param, mn__dtype dtype, const void *data)
+{
+    assert(!param->held);
+    param->value.dtype = dtype;
+    param->value.data = (void *)(uintptr_t)data;
+    param->held = true;
+    param->lies = true;
 }
 
 int64_t mn__param_bytes(const mn__params *params, const mn__param *param)
@@ -210,7 +221,7 @@ void mn__param_changed(mn__param *param)
 
 mn__tensor mn__param_in(mn__params *params, mn__param *param, mn__dtype dtype)
 {
-    if (dtype == MN__F32)
+    if (dtype == param->value.dtype)
         return param->value;
     if (!param->bf16.data) {
         mn__tensor copy = mn__tensor_of(NULL, MN__BF16, param->value.rank, param->value.size);

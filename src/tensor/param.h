@@ -3,19 +3,21 @@
  * never receives gradients: it moves by statistics. Products in bf16 read a copy
  * that follows the master by its version.
  *
- * Where nothing is trained there need be no masters: what only products read is then kept
- * packed, in a form of kernel.h, and what is read row by row, an embedding's table, in the
- * type of its file. Both are empty until mn__param_hold. */
+ * Where nothing is trained there need be no masters. Values then lie in the file that they
+ * come from, mapped, where it has them as products want them (mn__param_point); else what
+ * only products read is kept packed, in a form of kernel.h, and what is read row by row, an
+ * embedding's table, in the type of its file (mn__param_hold). */
 #ifndef MN__TENSOR_PARAM_H
 #define MN__TENSOR_PARAM_H
 
+#include "base/hash.h"
 #include "tensor/device.h"
 #include "tensor/tensor.h"
 
 /* What a model's weights are kept as. */
 typedef enum mn__weights {
     MN__WEIGHTS_MASTERS, /* F32, as training needs them */
-    MN__WEIGHTS_F32,     /* packed, in these forms */
+    MN__WEIGHTS_F32,     /* in a file, or packed, in these forms */
     MN__WEIGHTS_BF16,
     MN__WEIGHTS_INT8,
     MN__WEIGHTS_INT4,
@@ -37,6 +39,7 @@ typedef struct mn__param {
     mn__tensor value;   /* F32; of one that is held, F32 or BF16, or sizes without data */
     int readers;        /* mn__readers, or several */
     bool held, packs;   /* see mn__param_hold; its products read `packed` */
+    bool lies;          /* see mn__param_point */
     mn__form form;      /* of packed */
     mn__packed *packed; /* value, transposed: [in, out]; NULL on a counting device */
     float *gradient;    /* as value; NULL until training is prepared, and for buffers */
@@ -52,6 +55,14 @@ typedef struct mn__param {
     uint64_t bf16_version;
 } mn__param;
 
+/* Files that values lie in. */
+typedef struct mn__params_source {
+    void *owner; /* or NULL */
+    void (*close)(void *owner);
+    /* The hash of the files' tensors that were taken; "" when memory is short. */
+    mn__hash_text (*digest)(void *owner);
+} mn__params_source;
+
 typedef struct mn__params {
     mn__device *device;
     mn__arena nodes; /* the structs and names */
@@ -63,7 +74,9 @@ typedef struct mn__params {
     mn__weights weights;   /* MASTERS, or the form in which new ones are held */
     bool as_filed;         /* but quantised ones as their file has them, where that can be */
     int64_t packed_bytes;
-    char digest[33]; /* of the files' tensors that were taken, where weights are held */
+    char digest[33]; /* of the files' tensors that were taken, where weights are held; "":
+                        source can tell */
+    mn__params_source source;
 } mn__params;
 
 /* How a new parameter is filled. */
@@ -86,6 +99,8 @@ bool mn__param_waits(const mn__params *params, const mn__param *param);
  * packed in `form`, if products read it. */
 mn_status mn__param_hold(mn__params *params, mn__param *param, mn__dtype rows, mn__form form,
                          mn_error *error);
+/* Makes `data`, in the source's files, the value of one that waits. */
+void mn__param_point(mn__param *param, mn__dtype dtype, const void *data);
 /* What the parameter's value takes, packed form included. */
 int64_t mn__param_bytes(const mn__params *params, const mn__param *param);
 /* A new parameter (or buffer), or NULL when memory is short. Names are unique:
@@ -105,7 +120,7 @@ mn_status mn__params_prepare_gradients(mn__params *params, mn_error *error);
 void mn__params_clear_gradients(mn__params *params);
 /* To be called after `value` was changed. */
 void mn__param_changed(mn__param *param);
-/* The value in a product's type: the master itself, or its bf16 copy, made or
+/* The value in a product's type: itself, or its copy in bf16, made or
  * renewed now. data is NULL when memory is short. */
 mn__tensor mn__param_in(mn__params *params, mn__param *param, mn__dtype dtype);
 int64_t mn__params_elements(const mn__params *params); /* without buffers */

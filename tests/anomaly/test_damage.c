@@ -242,12 +242,12 @@ static mn_status session_run(mn__run *run, mn_error *error)
     if (status != MN_OK)
         return status;
     if (mn__file_exists(path)) {
-        status = mn__session_load(&session, path, run->fingerprint, error);
+        status = mn__session_load(&session, path, mn__run_fingerprint(run, error), error);
     } else {
         const mn__stretch stretch = {.T = 5, .ids = (const int32_t[]){1, 2, 3, 4, 5}};
         status = mn__session_read(&session, &stretch, error);
         if (status == MN_OK)
-            status = mn__session_save(&session, path, run->fingerprint, error);
+            status = mn__session_save(&session, path, mn__run_fingerprint(run, error), error);
     }
     mn__session_close(&session);
     return status;

@@ -116,35 +116,6 @@ static void multiply_sliver(const mn__product_kind *kind, const mn__packed *pack
 /* ---- A product ---------------------------------------------------------------------------------
  */
 
-/* a as rows of the dtype, `stride` apart, with zeros after them and for rows that there are
- * not. */
-static void *rows_of(mn__queue *queue, const mn__matmul *call, mn__dtype dtype, int64_t stride)
-{
-    int64_t bytes = mn__dtype_bytes(dtype);
-    char *rows = mn__queue_scratch(queue, ROWS * stride * bytes);
-    if (!rows)
-        return NULL;
-    memset(rows, 0, (size_t)(ROWS * stride * bytes));
-    for (int64_t i = 0; i < call->m; i++) {
-        const char *from =
-            (const char *)call->a.data + i * call->a.row * mn__dtype_bytes(call->a.dtype);
-        void *to = rows + i * stride * bytes;
-        if (call->a.column == 1 && call->a.dtype == dtype)
-            memcpy(to, from, (size_t)(call->k * bytes));
-        else if (call->a.column == 1) /* bf16, to be floats */
-            mn__floats_widen(to, (const mn__bf16 *)from, call->k);
-        else
-            for (int64_t l = 0; l < call->k; l++) {
-                int64_t at = l * call->a.column;
-                if (call->a.dtype == dtype)
-                    memcpy((char *)to + l * bytes, from + at * bytes, (size_t)bytes);
-                else
-                    ((float *)to)[l] = mn__bf16_to_f32(((const mn__bf16 *)from)[at]);
-            }
-    }
-    return rows;
-}
-
 void MN__KERNEL(matmul_few)(mn__queue *queue, const mn__matmul *call)
 {
     const mn__product_kind *kind = MN__KERNEL(product_kind)(call->a.dtype);
@@ -153,7 +124,7 @@ void MN__KERNEL(matmul_few)(mn__queue *queue, const mn__matmul *call)
     mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
     int64_t bytes = mn__dtype_bytes(call->c_dtype), slivers = mn__cut(call->n, COLUMNS);
     int64_t stride = mn__round_up(call->k, MN__BLOCK);
-    const void *a = rows_of(queue, call, dtype, stride);
+    const void *a = MN__KERNEL(few_rows)(queue, call, dtype, stride);
 #pragma omp parallel if (call->n * call->k >= MN__SMALL)
     {
         unsigned before = mn__denormals_to_zero();
