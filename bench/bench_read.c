@@ -224,16 +224,24 @@ static void measure_prompts(const options *o, reader *r, peer *worker, json_t *f
 /* ---- Generation --------------------------------------------------------------------------------
  */
 
-/* Bytes/s of 1 to n threads that read 1 GiB, the best. */
-static double bandwidth(void)
+enum { ARRAY = 1 << 27 };
+
+static double *new_array(void)
 {
-    int64_t n = (int64_t)1 << 27;
-    double best = 0, *x = bench_take(n * 8), sum = 0;
+    double *x = bench_take((int64_t)ARRAY * 8);
 #pragma omp parallel for
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < ARRAY; i++)
         x[i] = 1;
+    return x;
+}
+
+/* Bytes/s of 1 to n threads that read the array of 1 GiB, the best. */
+static double bandwidth(const double *x)
+{
+    int64_t n = ARRAY;
+    double best = 0, sum = 0;
     for (int threads = 1; threads <= mn__threads(); threads++)
-        for (int round = 0; round < 5; round++) {
+        for (int round = 0; round < 3; round++) {
             double start = bench_now();
 #pragma omp parallel for simd num_threads(threads) reduction(+ : sum)
             for (int64_t i = 0; i < n; i++)
@@ -241,7 +249,6 @@ static double bandwidth(void)
             double rate = (double)n * 8 / (bench_now() - start);
             best = rate > best ? rate : best;
         }
-    mn__free(x);
     if (sum < 0) /* never: so that it is computed */
         printf("%g\n", sum);
     return best;
@@ -264,22 +271,27 @@ static double generation_bytes(const form *f, int64_t past)
     return weights * f->bytes + (double)past * keys * 2;
 }
 
-static pair measure_tokens(reader *r, peer *worker)
+/* share: of the memory's rate around each round, of `bytes` a token. */
+static pair measure_tokens(reader *r, peer *worker, const double *array, double bytes,
+                           double *share)
 {
-    double ours[ROUNDS], theirs[ROUNDS];
+    double ours[ROUNDS], theirs[ROUNDS], shares[ROUNDS];
     time_tokens(r, 4);
     for (int i = 0; i < ROUNDS; i++) {
+        double before = bandwidth(array);
         ours[i] = time_tokens(r, SPOKEN);
+        shares[i] = bytes * SPOKEN / ours[i] / (0.5 * (before + bandwidth(array)));
         theirs[i] = worker ? ask_seconds(worker, "generate", SPOKEN) : NAN;
     }
+    *share = bench_median(shares, ROUNDS);
     return pair_of(SPOKEN, ROUNDS, ours, theirs);
 }
 
 static void measure_generation(const options *o, peer *worker, json_t *figures)
 {
     static const int64_t past[] = {512, 8192};
-    double ratio[3] = {INFINITY, INFINITY, INFINITY}, share = INFINITY, rate = bandwidth();
-    printf("memory is read at %.1f GB/s\n", 1e-9 * rate);
+    double ratio[3] = {INFINITY, INFINITY, INFINITY}, share = INFINITY, *array = new_array();
+    printf("memory is read at %.1f GB/s\n", 1e-9 * bandwidth(array));
     for (int at = 0; at < (o->brief ? 1 : 2); at++) {
         for (int i = 0; i < 3; i++) {
             reader r;
@@ -289,14 +301,15 @@ static void measure_generation(const options *o, peer *worker, json_t *figures)
                 json_decref(ask(worker, "weights", forms[i].peer));
             if (worker && i == 0)
                 ask_seconds(worker, "prompt", past[at]);
-            pair p = measure_tokens(&r, worker);
-            double of = generation_bytes(&forms[i], past[at]) * p.ours / rate;
+            double of;
+            pair p = measure_tokens(&r, worker, array, generation_bytes(&forms[i], past[at]), &of);
             print_pair(forms[i].figure, past[at], p, "of the bandwidth", of);
             ratio[i] = fmin(ratio[i], p.ratio);
             share = i == 0 ? fmin(share, of) : share;
             close_reader(&r);
         }
     }
+    mn__free(array);
     for (int i = 0; i < 3; i++)
         bench_figure(figures, forms[i].figure, worker, ratio[i]);
     bench_figure(figures, "generate_bf16_of_bandwidth", true, share);

@@ -240,18 +240,32 @@ static void copy_rows(mn__queue *queue, mn__param *param, const mn__rows *from, 
     }
 }
 
-/* The value where it lies in the file, if that is how it is read: one tensor's rows in the
- * type that products want. NULL: it has to be made. */
+/* Whether n rows from `at` on lie one after the other, those of the next tensors too: files
+ * have gate and up side by side. */
+static bool lie_together(const mn__rows *one, int64_t at, int64_t n)
+{
+    for (int64_t left = n - (one->rows - at); left > 0; left -= one->rows) {
+        const mn__rows *next = one + 1;
+        if (next->type != one->type || next->turned ||
+            next->data != element_at(one, one->rows * one->width))
+            return false;
+        one = next;
+    }
+    return true;
+}
+
+/* The value where it lies in the file, if that is how it is read: rows in the type that
+ * products want. NULL: it has to be made. */
 static const void *place_of(const mn__params *params, const mn__param *param, const mn__rows *from,
                             int64_t first)
 {
     bool products = param->readers & MN__READERS_PRODUCTS;
-    int64_t at, n = param->value.size[0];
+    int64_t at;
     const mn__rows *one = find_row(from, first, &at);
     mn__weights own = one->type == MN__ROWS_BF16 ? MN__WEIGHTS_BF16 : MN__WEIGHTS_F32;
     bool floats = one->type == MN__ROWS_BF16 || one->type == MN__ROWS_F32;
-    if (!params->source.owner || !floats || one->turned || one->rows - at < n ||
-        (products && params->weights != own))
+    if (!params->source.owner || !floats || one->turned || (products && params->weights != own) ||
+        !lie_together(one, at, param->value.size[0]))
         return NULL;
     return element_at(one, at * one->width);
 }

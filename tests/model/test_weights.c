@@ -132,13 +132,19 @@ static void check_peak(const char *dtype, bool tied, mn__weights weights)
     if (device.queue.kernels->level == MN__LEVEL_PLAIN) /* whose forms are floats */
         most = products * 4 + rows + SMALL;
     int64_t held = now.bytes - before;
+    bool lies = !strcmp(dtype, weights == MN__WEIGHTS_BF16 ? "BF16" : "F32") &&
+                weights <= MN__WEIGHTS_BF16 && weights != MN__WEIGHTS_MASTERS;
+    if (lies) /* in the mapped file */
+        most = SMALL;
+    else if (weights != MN__WEIGHTS_MASTERS && strcmp(dtype, "F16") && !tied) /* its table does */
+        most -= rows;
     if (held > most)
         fail_msg("%s in %s takes %lld bytes, not %lld", dtype, mn__weights_name(weights),
                  (long long)held, (long long)most);
     if (now.peak_bytes > peak_before && now.peak_bytes > now.bytes + strip + SMALL)
         fail_msg("%s in %s: a peak of %lld bytes, of %lld that stay", dtype,
                  mn__weights_name(weights), (long long)now.peak_bytes, (long long)now.bytes);
-    assert_true(held > products * bits[weights] / 8);
+    assert_true(lies || held > products * bits[weights] / 8);
     mn__pretrained_close(&model);
     mn__device_close(&device);
 }

@@ -114,7 +114,7 @@ static inline __attribute__((always_inline)) void dot_pairs(const int rows, cons
 static mn__dtype row_dtype(const mn__matmul *call)
 {
 #if defined(__AVX512BF16__)
-    if (call->a.dtype == MN__BF16 && call->b.dtype == MN__BF16 && call->b.row == 1)
+    if (call->a.dtype == MN__BF16 && call->b.dtype == MN__BF16 && call->b.column != 1)
         return MN__BF16;
 #else
     (void)call;
@@ -209,7 +209,7 @@ void MN__KERNEL(matmul_thin)(mn__queue *queue, const mn__matmul *call)
     int64_t stride = (call->k + 2 * UNIT - 1) / UNIT * UNIT; /* what a last vector may read */
     const void *a = MN__KERNEL(few_rows)(queue, call, row_dtype(call), stride);
     int64_t bytes = mn__dtype_bytes(call->c_dtype);
-#pragma omp parallel for schedule(static) if (call->n * call->k >= MN__SMALL)
+#pragma omp parallel for schedule(dynamic) if (call->n * call->k >= MN__SMALL)
     for (int64_t j = 0; j < (a ? call->n : 0); j += COLUMNS) {
         int64_t n = call->n - j < COLUMNS ? call->n - j : COLUMNS;
         float sums[ROWS * COLUMNS] = {0};
