@@ -276,8 +276,10 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
         status = choose_weights(run, how, MN__WEIGHTS_AUTO, error);
     if (status == MN_OK)
         status = read_segment(run, error);
-    if (status == MN_OK)
+    if (status == MN_OK) {
+        mn__ahead_start(&run->ahead, run->folder, ".safetensors");
         status = load_pretrained_tokenizer(run, &config, error);
+    }
     if (status == MN_OK)
         status = mn__pretrained_load(&run->decoder, &run->params, &config, run->folder, error);
     snprintf(run->weights_file, sizeof run->weights_file, "%s",
@@ -323,6 +325,7 @@ mn_status mn__run_open_as(mn__run *run, mn__device *device, const char *folder,
 
 void mn__run_close(mn__run *run)
 {
+    mn__ahead_end(&run->ahead);
     mn__decoder_free(run->decoder);
     mn__params_free(&run->params);
     mn__tokenizer_free(run->tokenizer);

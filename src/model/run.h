@@ -11,6 +11,7 @@
 #ifndef MN__MODEL_RUN_H
 #define MN__MODEL_RUN_H
 
+#include "base/ahead.h"
 #include "base/hash.h"
 #include "model/decoder.h"
 #include "text/tokenizer.h"
@@ -30,6 +31,7 @@ typedef struct mn__run {
     char weights_file[32]; /* "best.safetensors", "last.safetensors" or "model.safetensors" */
     char fingerprint[33];  /* of that file's weights, once asked for: mn__run_fingerprint */
     int64_t step;          /* the update at which they were written; 0 of a pretrained model */
+    mn__ahead ahead;       /* a pretrained model's files, asked for while others are read */
 } mn__run;
 
 /* Opens a run for evaluation or generation: the best weights if there are any,
