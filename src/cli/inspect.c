@@ -436,7 +436,7 @@ static mn_status inspect(const mn__call *call, mn_error *error)
                         "%s: --verify is for data sets, which keep hashes of what they hold", path);
     if (holds(path, "recipe.yaml"))
         return inspect_run(path, json, error);
-    if (mn__pretrained_is(path) && !ends(path, ".gguf"))
+    if (mn__pretrained_is(path) && mn__file_is_folder(path))
         return inspect_pretrained(path, (mn__weights)(options->weights + MN__WEIGHTS_F32), json,
                                   error);
     if (is_tokenizer(path))

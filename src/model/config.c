@@ -46,16 +46,17 @@ static void put_float(struct reader *r, const char *option, double value)
 
 /* ---- Keys ------------------------------------------------------------------------------ */
 
+const char *const mn__config_activations[][2] = {
+    {"silu", "silu"},          {"swish", "silu"},          {"gelu", "gelu"},
+    {"gelu_new", "gelu_tanh"}, {"relu", "relu"},           {"gelu_pytorch_tanh", "gelu_tanh"},
+    {"relu2", "relu2"},        {"gelu_fast", "gelu_tanh"}, {NULL, NULL},
+};
+
 static mn_status read_activation(struct reader *r, const mn__family_key *key, const char *name)
 {
-    static const char *const names[][2] = {
-        {"silu", "silu"},          {"swish", "silu"},          {"gelu", "gelu"},
-        {"gelu_new", "gelu_tanh"}, {"relu", "relu"},           {"gelu_pytorch_tanh", "gelu_tanh"},
-        {"relu2", "relu2"},        {"gelu_fast", "gelu_tanh"},
-    };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(name, names[i][0])) {
-            put(r, key->option, names[i][1]);
+    for (const char *const(*each)[2] = mn__config_activations; (*each)[0]; each++)
+        if (!strcmp(name, (*each)[0])) {
+            put(r, key->option, (*each)[1]);
             return MN_OK;
         }
     return missing(r, "activations are silu, gelu (also its forms by tanh), relu and relu2",
@@ -162,6 +163,32 @@ static mn_status read_sizes(struct reader *r)
 
 /* ---- Rotary positions -------------------------------------------------------------------- */
 
+static const char *const no_floats[][2] = {{NULL, NULL}};
+static const char *const llama3_floats[][2] = {
+    {"low_freq_factor", "rope_low"}, {"high_freq_factor", "rope_high"}, {NULL, NULL}};
+static const char *const yarn_floats[][2] = {{"attention_factor", "rope_magnitude"},
+                                             {"beta_fast", "rope_fast"},
+                                             {"beta_slow", "rope_slow"},
+                                             {NULL, NULL}};
+static const char *const longrope_floats[][2] = {{"attention_factor", "rope_magnitude"},
+                                                 {NULL, NULL}};
+
+static const mn__rope_words stretches[] = {
+    {"linear", no_floats, false, false, false, false},
+    {"dynamic", no_floats, true, true, false, false},
+    {"llama3", llama3_floats, true, false, false, false},
+    {"yarn", yarn_floats, true, false, true, false},
+    {"longrope", longrope_floats, true, true, false, true},
+};
+
+const mn__rope_words *mn__rope_words_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof stretches / sizeof *stretches; i++)
+        if (!strcmp(name, stretches[i].name))
+            return &stretches[i];
+    return NULL;
+}
+
 /* rope.key, or where it is missing the whole file's. */
 static mn_status read_rope_float(const struct reader *r, mn__json rope, const char *key,
                                  double *value)
@@ -237,10 +264,6 @@ static double yarn_magnitude(double factor, double m)
 
 static mn_status read_yarn(struct reader *r, mn__json rope)
 {
-    static const char *const names[][2] = {{"attention_factor", "rope_magnitude"},
-                                           {"beta_fast", "rope_fast"},
-                                           {"beta_slow", "rope_slow"},
-                                           {0}};
     int64_t original = 0;
     double factor = 0, m = 0, m_all = 0, own = -1;
     bool truncate = true;
@@ -248,7 +271,7 @@ static mn_status read_yarn(struct reader *r, mn__json rope)
     if (status == MN_OK)
         status = put_factor(r, rope, (double)r->config->context / (double)original, &factor);
     if (status == MN_OK)
-        status = put_floats(r, rope, names);
+        status = put_floats(r, rope, yarn_floats);
     if (status == MN_OK)
         status = mn__json_float(rope, "attention_factor", MN__JSON_OPTIONAL, &own, r->error);
     if (status == MN_OK)
@@ -265,14 +288,13 @@ static mn_status read_yarn(struct reader *r, mn__json rope)
 
 static mn_status read_longrope(struct reader *r, mn__json rope)
 {
-    static const char *const names[][2] = {{"attention_factor", "rope_magnitude"}, {0}};
     int64_t original = 0;
     double factor = 0;
     mn_status status = put_original(r, rope, &original);
     if (status == MN_OK)
         status = put_factor(r, rope, (double)r->config->context / (double)original, &factor);
     if (status == MN_OK)
-        status = put_floats(r, rope, names);
+        status = put_floats(r, rope, longrope_floats);
     if (status == MN_OK)
         status = put_factors(r, rope, "short_factor", "rope_short");
     return status == MN_OK ? put_factors(r, rope, "long_factor", "rope_long") : status;
@@ -280,14 +302,12 @@ static mn_status read_longrope(struct reader *r, mn__json rope)
 
 static mn_status read_llama3(struct reader *r, mn__json rope)
 {
-    static const char *const names[][2] = {
-        {"low_freq_factor", "rope_low"}, {"high_freq_factor", "rope_high"}, {0}};
     int64_t original = 0;
     double factor = 0;
     mn_status status = put_original(r, rope, &original);
     if (status == MN_OK)
         status = put_factor(r, rope, 0, &factor);
-    return status == MN_OK ? put_floats(r, rope, names) : status;
+    return status == MN_OK ? put_floats(r, rope, llama3_floats) : status;
 }
 
 static mn_status read_scaling(struct reader *r, mn__json rope, const char *type)

@@ -81,6 +81,7 @@ static const char *const llama_spare[] = {".rotary_emb.inv_freq", NULL};
 
 static const mn__family llama = {
     .type = "llama",
+    .architecture = "LlamaForCausalLM",
     .help = "Llama 1 to 3.2, Yi, SmolLM",
     .keys = llama_keys,
     .options = LLAMA_OPTIONS,
@@ -101,6 +102,7 @@ static const mn__family_key mistral_keys[] = {
 
 static const mn__family mistral = {
     .type = "mistral",
+    .architecture = "MistralForCausalLM",
     .help = "Mistral",
     .keys = mistral_keys,
     .options = LLAMA_OPTIONS,
@@ -123,6 +125,7 @@ static const mn__family_key qwen2_keys[] = {
 
 static const mn__family qwen2 = {
     .type = "qwen2",
+    .architecture = "Qwen2ForCausalLM",
     .help = "Qwen 1.5, 2 and 2.5",
     .keys = qwen2_keys,
     .options = LLAMA_OPTIONS ", attention_bias: inputs",
@@ -158,6 +161,7 @@ static const mn__naming qwen3_names[] = {
 
 static const mn__family qwen3 = {
     .type = "qwen3",
+    .architecture = "Qwen3ForCausalLM",
     .help = "Qwen 3",
     .keys = qwen3_keys,
     .options = LLAMA_OPTIONS ", head_norm: true",
@@ -194,12 +198,14 @@ static const mn__naming phi3_names[] = {
 
 static const mn__family phi3 = {
     .type = "phi3",
+    .architecture = "Phi3ForCausalLM",
     .help = "Phi-3, Phi-4",
     .keys = phi3_keys,
     .options = LLAMA_OPTIONS,
     .context = "max_position_embeddings",
     .rope = true,
     .partial = 1,
+    .partial_key = true,
     .window = MN__WINDOW_ALL,
     .names = phi3_names,
     .prefix = "model.",
@@ -221,12 +227,14 @@ static const mn__naming glm_names[] = {
 
 static const mn__family glm = {
     .type = "glm",
+    .architecture = "GlmForCausalLM",
     .help = "GLM-4 9B, as transformers has it",
     .keys = glm_keys,
     .options = LLAMA_OPTIONS ", rope_interleaved: true",
     .context = "max_position_embeddings",
     .rope = true,
     .partial = 0.5,
+    .partial_key = true,
     .names = glm_names,
     .prefix = "model.",
     .spare = llama_spare,
@@ -247,12 +255,14 @@ static const mn__naming glm4_names[] = {
 
 static const mn__family glm4 = {
     .type = "glm4",
+    .architecture = "Glm4ForCausalLM",
     .help = "GLM-4 0414, GLM-Z1",
     .keys = glm_keys,
     .options = LLAMA_OPTIONS ", rope_interleaved: true, norm_place: both",
     .context = "max_position_embeddings",
     .rope = true,
     .partial = 0.5,
+    .partial_key = true,
     .names = glm4_names,
     .prefix = "model.",
     .spare = llama_spare,
@@ -271,6 +281,7 @@ static const mn__family_key smollm3_keys[] = {
 
 static const mn__family smollm3 = {
     .type = "smollm3",
+    .architecture = "SmolLM3ForCausalLM",
     .help = "SmolLM3",
     .keys = smollm3_keys,
     .options = LLAMA_OPTIONS,
@@ -372,6 +383,7 @@ static const char *const gpt2_spare[] = {".attn.bias", ".attn.masked_bias", NULL
 
 static const mn__family gpt2 = {
     .type = "gpt2",
+    .architecture = "GPT2LMHeadModel",
     .help = "GPT-2",
     .keys = gpt2_keys,
     .options = "norm: layer, positions: learned, bias: true, attention_bias: true",
@@ -421,6 +433,7 @@ static const char *const opt_spare[] = {NULL};
 
 static const mn__family opt = {
     .type = "opt",
+    .architecture = "OPTForCausalLM",
     .help = "OPT (not 350m, whose embeddings are projected)",
     .keys = opt_keys,
     .options = "norm: layer, positions: learned, norm_epsilon: 1e-5",

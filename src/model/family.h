@@ -53,8 +53,9 @@ typedef struct mn__naming {
 } mn__naming;
 
 typedef struct mn__family {
-    const char *type; /* config.json's model_type */
-    const char *help; /* the models so called */
+    const char *type;         /* config.json's model_type */
+    const char *architecture; /* transformers' class; NULL: it has none of its own */
+    const char *help;         /* the models so called */
     const mn__family_key *keys;
     const char *options;    /* of `model`, the same for all of the family */
     const char *context;    /* the key of the longest text */
@@ -63,6 +64,7 @@ typedef struct mn__family {
     bool unturned;          /* some layers have no positions: no_rope_layers */
     const char *ratio;      /* the key of a factor of the frequencies' base; or NULL */
     double partial;         /* of a head that turns, where the key is missing */
+    bool partial_key;       /* transformers reads that key of this family */
     mn__family_window window;
     int64_t window_fallback; /* where sliding_window is missing (not null); 0: none */
     const mn__naming *names;
@@ -73,6 +75,19 @@ typedef struct mn__family {
 /* NULL-ended; and one by its model_type, or NULL. */
 extern const mn__family *const mn__families[];
 const mn__family *mn__family_find(const char *type);
+
+/* Activations: theirs, ours. Of several names for one of ours the first is written. */
+extern const char *const mn__config_activations[][2]; /* ended by NULL */
+
+/* A way to stretch rotary positions, of one name in both, beside its `factor`. */
+typedef struct mn__rope_words {
+    const char *name;
+    const char *const (*floats)[2]; /* their keys, options of `model`; ended by NULL */
+    bool original;                  /* it counts from the length of the first training */
+    bool length;                    /* and by that of the text that is planned for */
+    bool truncates, lists;          /* rope_truncate; rope_short and rope_long */
+} mn__rope_words;
+const mn__rope_words *mn__rope_words_find(const char *name); /* NULL: there is none */
 
 /* What a config.json says. */
 typedef struct mn__config {

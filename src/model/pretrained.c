@@ -11,17 +11,20 @@
 #include "base/memory.h"
 #include "base/safetensors_folder.h"
 #include "model/gguf_model.h"
+#include "model/llama2c_model.h"
+#include "model/naming.h"
 #include "model/rows.h"
 
 /* What a decoder that was not made for a training calls its segment. */
 enum { SEGMENT = 512 };
 
-/* A folder's tensors, or a GGUF file's. */
+/* A folder's tensors, or those of one file of another kind. */
 struct files {
     mn__safetensors_folder *folder;
     mn__gguf *gguf;
-    mn__arena arena;       /* of these */
-    mn__safetensor *items; /* [count] */
+    mn__llama2c *llama2c;
+    mn__arena arena;             /* of a GGUF file's names */
+    const mn__safetensor *items; /* [count]: of a file */
     int64_t count;
     const mn__safetensor **taken; /* [taken_count], in the order of loading */
     int64_t taken_count;
@@ -45,23 +48,41 @@ static void close_files(void *owner)
     struct files *files = owner;
     mn__safetensors_folder_close(files->folder);
     mn__gguf_close(files->gguf);
+    mn__llama2c_close(files->llama2c);
     mn__arena_free(&files->arena);
     mn__free(files);
 }
 
 static int64_t tensors_in(const struct files *files)
 {
-    return files->gguf ? files->count : mn__safetensors_folder_count(files->folder);
+    return files->folder ? mn__safetensors_folder_count(files->folder) : files->count;
+}
+
+static mn_status open_gguf(struct files *files, const char *path, mn_error *error)
+{
+    mn__safetensor *items = NULL;
+    mn_status status = mn__gguf_open(&files->gguf, path, error);
+    if (status == MN_OK)
+        status = mn__gguf_tensors(files->gguf, &files->arena, &items, &files->count, error);
+    files->items = items;
+    return status;
+}
+
+static mn_status open_llama2c(struct files *files, const char *path, mn_error *error)
+{
+    mn_status status = mn__llama2c_open(&files->llama2c, path, error);
+    if (status == MN_OK)
+        files->items = mn__llama2c_tensors(files->llama2c, &files->count);
+    return status;
 }
 
 static mn_status open_files(struct files *files, const char *path, mn_error *error)
 {
     mn__arena_init(&files->arena, 1 << 14);
-    bool one = mn__gguf_is_model(path);
-    mn_status status = one ? mn__gguf_open(&files->gguf, path, error)
+    mn_status status = mn__gguf_is_model(path) ? open_gguf(files, path, error)
+                       : mn__llama2c_is_model(path)
+                           ? open_llama2c(files, path, error)
                            : mn__safetensors_folder_open(&files->folder, path, error);
-    if (status == MN_OK && one)
-        status = mn__gguf_tensors(files->gguf, &files->arena, &files->items, &files->count, error);
     if (status != MN_OK)
         return status;
     files->taken =
@@ -86,7 +107,7 @@ static mn__hash_text hash_files(void *owner)
 
 static const mn__safetensor *tensor_at(const struct files *files, int64_t index)
 {
-    return files->gguf ? &files->items[index] : mn__safetensors_folder_at(files->folder, index);
+    return files->folder ? mn__safetensors_folder_at(files->folder, index) : &files->items[index];
 }
 
 /* -1: there is none. */
@@ -95,7 +116,7 @@ static int64_t index_of(const struct files *files, const char *name)
     for (int64_t i = 0; i < files->count; i++)
         if (!strcmp(files->items[i].name, name))
             return i;
-    return files->gguf ? -1 : mn__safetensors_folder_find(files->folder, name);
+    return files->folder ? mn__safetensors_folder_find(files->folder, name) : -1;
 }
 
 /* ---- One tensor ------------------------------------------------------------------------ */
@@ -140,45 +161,22 @@ static mn_status check_tensor(const struct loading *l, const mn__safetensor *ten
 
 /* ---- One naming ------------------------------------------------------------------------- */
 
-/* Our parameters and their tensors of one naming, layer and ending. */
-struct match {
-    const mn__naming *naming;
-    int ours, theirs;
-    mn__param *param[2];
-    const mn__safetensor *tensor[2];
-    int64_t rows, columns; /* of all of ours together; columns 0: vectors */
-};
-
-static void expand(const char *pattern, int64_t layer, const char *ending, char out[128])
-{
-    const char *mark = strchr(pattern, '#');
-    if (mark)
-        snprintf(out, 128, "%.*s%lld%s%s", (int)(mark - pattern), pattern, (long long)layer,
-                 mark + 1, ending);
-    else
-        snprintf(out, 128, "%s%s", pattern, ending);
-}
-
-static bool is_turned(const struct match *match)
-{
-    return match->naming->kind == MN__NAMING_TURNED && match->columns;
-}
-
 /* Their rows, one after the other, are ours. */
-static mn_status take_rows(struct loading *l, const struct match *match)
+static mn_status take_rows(struct loading *l, const mn__match *match,
+                           const mn__safetensor *const tensors[2])
 {
     int64_t width = match->columns ? match->columns : 1, first = 0;
     mn__rows from[2];
     mn_status status = MN_OK;
     for (int i = 0; i < match->theirs; i++) {
-        const mn__safetensor *tensor = match->tensor[i];
+        const mn__safetensor *tensor = tensors[i];
         mn__rows_type type = mn__rows_type_of(tensor->dtype);
         int64_t skip = match->naming->skip * width * (type == MN__ROWS_F32 ? 4 : 2);
         from[i] = (mn__rows){.data = (const char *)tensor->data + skip,
                              .type = type,
                              .rows = match->rows / match->theirs,
                              .width = width,
-                             .turned = is_turned(match)};
+                             .turned = mn__match_is_turned(match)};
     }
     for (int i = 0; i < match->ours && status == MN_OK; i++) {
         status = mn__rows_fill(l->params, match->param[i], from, match->theirs, first, l->error);
@@ -187,59 +185,27 @@ static mn_status take_rows(struct loading *l, const struct match *match)
     return status;
 }
 
-static mn_status load_match(struct loading *l, struct match *match, int64_t layer,
-                            const char *ending)
+static mn_status load_match(struct loading *l, const mn__match *match)
 {
     const mn__naming *naming = match->naming;
+    const mn__safetensor *tensors[2];
     int64_t each = match->rows / match->theirs;
     for (int i = 0; i < match->theirs; i++) {
-        char name[128];
-        expand(naming->theirs[i], layer, ending, name);
-        int64_t index = find_tensor(l, name);
+        int64_t index = find_tensor(l, match->their_name[i]);
         if (index < 0)
             return MN_ERROR_MISMATCH;
-        match->tensor[i] = tensor_at(l->files, index);
-        mn_status status =
-            is_turned(match)
-                ? check_tensor(l, match->tensor[i], match->columns, each)
-                : check_tensor(l, match->tensor[i], each + naming->skip, match->columns);
+        tensors[i] = tensor_at(l->files, index);
+        mn_status status = mn__match_is_turned(match)
+                               ? check_tensor(l, tensors[i], match->columns, each)
+                               : check_tensor(l, tensors[i], each + naming->skip, match->columns);
         if (status != MN_OK)
             return status;
         if (!l->used[index])
-            l->files->taken[l->files->taken_count++] = match->tensor[i];
+            l->files->taken[l->files->taken_count++] = tensors[i];
         l->used[index] = true;
     }
     l->given += match->ours;
-    return take_rows(l, match);
-}
-
-/* What the decoder has of a naming; nothing where it lacks it: a bias, a head of its own. */
-static mn_status load_naming(struct loading *l, const mn__naming *naming, int64_t layer,
-                             const char *our_ending, const char *their_ending)
-{
-    struct match match = {.naming = naming};
-    for (; match.ours < 2 && naming->ours[match.ours]; match.ours++) {
-        char name[128];
-        expand(naming->ours[match.ours], layer, our_ending, name);
-        mn__param *param = mn__params_find(l->params, name);
-        if (!param)
-            return MN_OK;
-        match.param[match.ours] = param;
-        match.rows += param->value.size[0];
-        match.columns = param->value.rank == 2 ? param->value.size[1] : 0;
-    }
-    while (match.theirs < 2 && naming->theirs[match.theirs])
-        match.theirs++;
-    return load_match(l, &match, layer, their_ending);
-}
-
-static mn_status load_layer(struct loading *l, const mn__naming *naming, int64_t layer)
-{
-    bool norm = naming->kind == MN__NAMING_NORM;
-    mn_status status = load_naming(l, naming, layer, norm ? ".gain" : ".weight", ".weight");
-    if (status == MN_OK && naming->kind != MN__NAMING_TABLE)
-        status = load_naming(l, naming, layer, ".bias", ".bias");
-    return status;
+    return take_rows(l, match, tensors);
 }
 
 /* ---- All of them ------------------------------------------------------------------------- */
@@ -283,36 +249,12 @@ static mn_status check_spare(const struct loading *l)
     return MN_OK;
 }
 
-/* Whether a naming has a parameter of ours, of one layer. */
-static bool names(const mn__naming *naming, int64_t layer, const char *name)
-{
-    bool norm = naming->kind == MN__NAMING_NORM, table = naming->kind == MN__NAMING_TABLE;
-    const char *const endings[] = {norm ? ".gain" : ".weight", table ? ".weight" : ".bias"};
-    for (int n = 0; n < 2 && naming->ours[n]; n++)
-        for (int e = 0; e < 2; e++) {
-            char own[128];
-            expand(naming->ours[n], layer, endings[e], own);
-            if (!strcmp(name, own))
-                return true;
-        }
-    return false;
-}
-
-static bool is_named(const struct loading *l, const char *name, int64_t depth)
-{
-    for (const mn__naming *naming = l->family->names; naming->kind; naming++)
-        for (int64_t i = 0; i < (strchr(naming->ours[0], '#') ? depth : 1); i++)
-            if (names(naming, i, name))
-                return true;
-    return false;
-}
-
 /* A recipe that was changed may make what no pretrained model has: another attention type's
  * parameters, a second attention. */
 static mn_status check_given(const struct loading *l, int64_t depth)
 {
     for (int64_t i = 0; i < l->params->count && l->given < l->params->count; i++)
-        if (!is_named(l, l->params->items[i]->name, depth))
+        if (!mn__family_names(l->family, depth, l->params->items[i]->name))
             return mn__fail(l->error, MN_ERROR_MISMATCH,
                             "change only what has no weights: a window, positions that are "
                             "stretched",
@@ -325,13 +267,11 @@ static mn_status check_given(const struct loading *l, int64_t depth)
 static mn_status load(struct loading *l, int64_t depth)
 {
     mn_status status = MN_OK;
+    mn__matches matches = {.family = l->family, .params = l->params, .depth = depth};
     memset(l->used, 0, (size_t)tensors_in(l->files) * sizeof *l->used);
     l->files->taken_count = 0;
-    for (const mn__naming *naming = l->family->names; naming->kind && status == MN_OK; naming++) {
-        int64_t layers = strchr(naming->ours[0], '#') ? depth : 1;
-        for (int64_t i = 0; i < layers && status == MN_OK; i++)
-            status = load_layer(l, naming, i);
-    }
+    while (status == MN_OK && mn__matches_next(&matches))
+        status = load_match(l, &matches.match);
     if (status == MN_OK)
         status = check_given(l, depth);
     return status == MN_OK ? check_spare(l) : status;
@@ -343,7 +283,7 @@ bool mn__pretrained_is(const char *folder)
 {
     char path[4096];
     int n = snprintf(path, sizeof path, "%s/config.json", folder);
-    if (mn__gguf_is_model(folder))
+    if (mn__gguf_is_model(folder) || mn__llama2c_is_model(folder))
         return mn__file_exists(folder);
     return n > 0 && (size_t)n < sizeof path && mn__file_exists(path);
 }
@@ -384,11 +324,31 @@ static mn_status read_gguf(mn__config *config, mn__arena *arena, const char *pat
     return status;
 }
 
+static mn_status read_llama2c(mn__config *config, mn__arena *arena, const char *path,
+                              int64_t tokens, mn_error *error)
+{
+    mn__llama2c *file;
+    json_t *root = NULL;
+    mn_status status = mn__llama2c_open(&file, path, error);
+    if (status != MN_OK)
+        return status;
+    status = mn__llama2c_config(file, &root, error);
+    if (status == MN_OK)
+        status = mn__config_read(config, arena, path, root, tokens, error);
+    if (status == MN_OK)
+        status = mn__yaml_set(arena, config->recipe, "model.rope_interleaved=true", error);
+    json_decref(root);
+    mn__llama2c_close(file);
+    return status;
+}
+
 mn_status mn__pretrained_read(mn__config *config, mn__arena *arena, const char *folder,
                               int64_t tokens, mn_error *error)
 {
     if (mn__gguf_is_model(folder))
         return read_gguf(config, arena, folder, tokens, error);
+    if (mn__llama2c_is_model(folder))
+        return read_llama2c(config, arena, folder, tokens, error);
     const char *path = mn__arena_printf(arena, "%s/config.json", folder);
     json_t *root;
     if (!path)
@@ -410,7 +370,7 @@ static mn_status make(mn__decoder **decoder, const mn__config *config, struct lo
                                        mn__yaml_get(config->recipe, "attention"),
                                        config->vocabulary, SEGMENT, l->error);
     if (status == MN_ERROR_OPTION && l->error && !strstr(l->error->message, l->folder))
-        mn__error_prefix(l->error, l->files->gguf ? "%s" : "%s/config.json", l->folder);
+        mn__error_prefix(l->error, l->files->folder ? "%s/config.json" : "%s", l->folder);
     l->given = 0;
     return status == MN_OK ? load(l, mn__decoder_options_of(*decoder)->depth) : status;
 }

@@ -1,5 +1,5 @@
 /* Pretrained models: a folder as Hugging Face keeps it, opened as a decoder,
- * or one GGUF file (model/gguf_model.h).
+ * or one file: GGUF (model/gguf_model.h), or a checkpoint of llama2.c (model/llama2c_model.h).
  *
  *   config.json                     what the model is (model/family.h)
  *   model.safetensors, or several   its weights (base/safetensors_folder.h): F32, F16, BF16
@@ -37,7 +37,7 @@ mn_status mn__pretrained_open_as(mn__pretrained *model, mn__device *device, cons
                                  mn_error *error);
 void mn__pretrained_close(mn__pretrained *model);
 
-/* Whether a folder holds such a model, or it is a GGUF file. */
+/* Whether a folder holds such a model, or it is such a file. */
 bool mn__pretrained_is(const char *folder);
 
 /* The two halves of opening, for other owners (model/run.h): config.json, whose recipe may

@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "model/gguf_model.h"
+#include "model/llama2c_model.h"
 #include "model/pretrained.h"
 #include "model/rows.h"
 
@@ -238,18 +239,33 @@ static mn_status apply_overrides(mn__run *run, const char *const *overrides, int
     return status;
 }
 
-static mn_status load_pretrained_tokenizer(mn__run *run, const mn__config *config, mn_error *error)
+/* The folder's tokenizer.json or tokenizer.model, the GGUF file, llama2.c's tokenizer.bin. */
+static mn_status find_tokenizer(mn__run *run, const char **path, mn_error *error)
 {
-    bool within = mn__gguf_is_model(run->folder);
+    const char *slash = strrchr(run->folder, '/');
+    int beside = slash ? (int)(slash - run->folder + 1) : 0;
     const char *json = mn__arena_printf(&run->arena, "%s/tokenizer.json", run->folder);
     const char *model = mn__arena_printf(&run->arena, "%s/tokenizer.model", run->folder);
-    if (!json || !model)
+    const char *bin = mn__arena_printf(&run->arena, "%.*stokenizer.bin", beside, run->folder);
+    if (!json || !model || !bin)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
-    if (!within && !mn__file_exists(json) && !mn__file_exists(model))
-        return mn__fail(error, MN_ERROR_IO, "fetch it too",
-                        "%s: neither tokenizer.json nor tokenizer.model is in it", run->folder);
-    mn_status status =
-        load_tokenizer(run, within || mn__file_exists(json) ? run->folder : model, error);
+    bool is_bin = mn__llama2c_is_model(run->folder), within = mn__gguf_is_model(run->folder);
+    *path = is_bin ? bin : within || mn__file_exists(json) ? run->folder : model;
+    if (mn__file_exists(*path))
+        return MN_OK;
+    return mn__fail(error, MN_ERROR_IO, is_bin ? "fetch it too" : "fetch it too",
+                    is_bin ? "%s: there is no tokenizer.bin beside it"
+                           : "%s: neither tokenizer.json nor tokenizer.model is in it",
+                    run->folder);
+}
+
+static mn_status load_pretrained_tokenizer(mn__run *run, const mn__config *config,
+                                           const char *given, mn_error *error)
+{
+    const char *path = given;
+    mn_status status = given ? MN_OK : find_tokenizer(run, &path, error);
+    if (status == MN_OK)
+        status = load_tokenizer(run, path, error);
     if (status == MN_OK && run->tokenizer->vocab > config->vocabulary)
         return mn__fail(error, MN_ERROR_MISMATCH, "it is the tokenizer of another model",
                         "%s: the tokenizer has %lld ids, the model %lld", run->folder,
@@ -265,6 +281,7 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
     if (status != MN_OK)
         return status;
     run->recipe = config.recipe;
+    run->family = config.family;
     run->ends = config.ends;
     run->context = config.context;
     run->end_count = config.end_count;
@@ -278,12 +295,14 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
         status = read_segment(run, error);
     if (status == MN_OK) {
         mn__ahead_start(&run->ahead, run->folder, ".safetensors");
-        status = load_pretrained_tokenizer(run, &config, error);
+        status = load_pretrained_tokenizer(run, &config, how->tokenizer, error);
     }
     if (status == MN_OK)
         status = mn__pretrained_load(&run->decoder, &run->params, &config, run->folder, error);
     snprintf(run->weights_file, sizeof run->weights_file, "%s",
-             mn__gguf_is_model(run->folder) ? "GGUF" : "model.safetensors");
+             mn__gguf_is_model(run->folder)      ? "GGUF"
+             : mn__llama2c_is_model(run->folder) ? "llama2.c"
+                                                 : "model.safetensors");
     return status;
 }
 

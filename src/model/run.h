@@ -14,6 +14,7 @@
 #include "base/ahead.h"
 #include "base/hash.h"
 #include "model/decoder.h"
+#include "model/family.h"
 #include "text/tokenizer.h"
 
 typedef struct mn__run {
@@ -28,10 +29,11 @@ typedef struct mn__run {
     int64_t context;   /* tokens of the longest text that the model is for; 0: not known */
     int64_t end_count; /* of ids at which generation ends; 0 of what was trained here */
     const int32_t *ends;
-    char weights_file[32]; /* "best.safetensors", "last.safetensors" or "model.safetensors" */
-    char fingerprint[33];  /* of that file's weights, once asked for: mn__run_fingerprint */
-    int64_t step;          /* the update at which they were written; 0 of a pretrained model */
-    mn__ahead ahead;       /* a pretrained model's files, asked for while others are read */
+    const mn__family *family; /* of a pretrained model, else NULL */
+    char weights_file[32];    /* "best.safetensors", "last.safetensors" or "model.safetensors" */
+    char fingerprint[33];     /* of that file's weights, once asked for: mn__run_fingerprint */
+    int64_t step;             /* the update at which they were written; 0 of a pretrained model */
+    mn__ahead ahead;          /* a pretrained model's files, asked for while others are read */
 } mn__run;
 
 /* Opens a run for evaluation or generation: the best weights if there are any,
@@ -39,7 +41,8 @@ typedef struct mn__run {
  * differ from training. The device is the caller's and outlives the run. A folder without
  * recipe.yaml and with config.json is a pretrained model: its recipe is made from
  * config.json, with data.segment 512 and train.precision f32, and its tokenizer is its
- * tokenizer.json or, where there is none, tokenizer.model. */
+ * tokenizer.json or, where there is none, tokenizer.model. GGUF files hold theirs; that of a
+ * checkpoint of llama2.c is the tokenizer.bin beside it. */
 mn_status mn__run_open(mn__run *run, mn__device *device, const char *folder,
                        const char *const *overrides, int64_t override_count, mn_error *error);
 /* The same with more said of how. Weights are taken in the form asked for, AUTO being that
@@ -50,6 +53,7 @@ typedef struct mn__run_how {
     int64_t override_count;
     mn__weights weights;
     const mn__dtype *compute; /* NULL: as the recipe's train.precision says */
+    const char *tokenizer;    /* a pretrained model's, from elsewhere; NULL: its own */
 } mn__run_how;
 mn_status mn__run_open_as(mn__run *run, mn__device *device, const char *folder,
                           const mn__run_how *how, mn_error *error);

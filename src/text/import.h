@@ -1,5 +1,5 @@
 /* Vocabularies of other files, rewritten as a tokenizer.json (which a run then keeps): tiktoken's
- * rank files, GPT-2's encoder.json and vocab.bpe, those inside GGUF. */
+ * rank files, GPT-2's encoder.json and vocab.bpe, those inside GGUF, llama2.c's tokenizer.bin. */
 #ifndef MN__TEXT_IMPORT_H
 #define MN__TEXT_IMPORT_H
 
@@ -23,6 +23,9 @@ mn_status mn__import_gpt2(const char *encoder, int64_t encoder_bytes, const char
 /* tokenizer.ggml.model "gpt2" with the expressions of tokenizer.ggml.pre that import_gguf.c lists,
  * or "llama" with scores. MN_ERROR_UNSUPPORTED names another. */
 mn_status mn__import_gguf(mn__gguf *file, mn__string *json, mn_error *error);
+/* llama2.c's tokenizer.bin, of SentencePiece's BPE as Llama 2 has it: <unk>, <s>, </s>, 256 bytes,
+ * then the others, spaces as spaces. */
+mn_status mn__import_llama2c(const char *data, int64_t bytes, mn__string *json, mn_error *error);
 
 /* ---- Shared by the importers --------------------------------------------------------------------
  */
@@ -33,6 +36,17 @@ void mn__import_added(mn__string *json, int64_t id, const char *content, int64_t
 /* Appends the members pre_tokenizer and decoder of a byte-level vocabulary, each with a comma
  * behind it, for one of GPT-2's, Llama 3's and Qwen 2's expressions. */
 void mn__import_byte_level(mn__string *json, const char *regex);
+/* A token of SentencePiece's BPE: the pair whose join has the highest score merges first. */
+typedef struct mn__scored_token {
+    const char *text; /* spaces as U+2581 */
+    int64_t bytes;
+    double score; /* NaN counts as 0 */
+    bool joins;   /* a pair may become it; else it is special, or a byte */
+} mn__scored_token;
+/* Appends the file's beginning, with model, decoder and normalizer, and a comma. unknown: the id of
+ * what is no token, or none where it is outside; prefix: a text begins with a space of its own. */
+mn_status mn__import_scored(const mn__scored_token *tokens, int64_t count, int64_t unknown,
+                            bool prefix, mn__string *json, mn_error *error);
 /* Appends the member post_processor that puts ids before a text, with a comma; none for count 0. */
 void mn__import_before(mn__string *json, const int64_t *ids, int count);
 

@@ -77,88 +77,29 @@ static void add_begin(const vocabulary *v, bool otherwise, mn__string *json)
         mn__import_before(json, &begin, 1);
 }
 
-/* ---- SentencePiece's BPE: the pair whose join has the highest score merges first ----------------
- */
-
-static int falling(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? 1 : x > y ? -1 : 0;
-}
-
-/* Scores, falling; a rank is the place of a score's first occurrence. */
-static double *sorted_scores(const vocabulary *v)
-{
-    double *sorted = mn__malloc(mn__size_product(v->count, (int64_t)sizeof *sorted));
-    if (!sorted)
-        return NULL;
-    for (int64_t id = 0; id < v->count; id++)
-        if (!mn__gguf_item_float(v->scores, id, &sorted[id]) || sorted[id] != sorted[id])
-            sorted[id] = 0;
-    qsort(sorted, (size_t)v->count, sizeof *sorted, falling);
-    return sorted;
-}
-
-static int64_t rank_of(const double *sorted, int64_t count, double score)
-{
-    int64_t low = 0, high = count;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (sorted[middle] > score)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-static mn_status add_scored(const vocabulary *v, mn__string *json, mn_error *error)
-{
-    double *sorted = sorted_scores(v);
-    if (!sorted)
-        return fail_memory(error);
-    int64_t unknown = -1;
-    for (int64_t id = 0; id < v->count; id++) {
-        int64_t type = type_of(v, id);
-        double score = 0;
-        mn__gguf_item_float(v->scores, id, &score);
-        mn__string_puts(json, id ? ",[" : "[");
-        mn__string_json(json, v->tokens[id].text, v->tokens[id].bytes);
-        if (type == NORMAL)
-            mn__string_printf(json, ",%lld]", (long long)rank_of(sorted, v->count, score));
-        else
-            mn__string_puts(json, ",null]");
-    }
-    mn__free(sorted);
-    mn__string_puts(json, "]");
-    mn__gguf_int(v->file, "tokenizer.ggml.unknown_token_id", &unknown, NULL);
-    if (unknown >= 0 && unknown < v->count) {
-        mn__string_puts(json, ",\"unk_token\":");
-        mn__string_json(json, v->tokens[unknown].text, v->tokens[unknown].bytes);
-    }
-    mn__string_puts(json, "},");
-    return MN_OK;
-}
+/* ---- SentencePiece's BPE
+ * ---------------------------------------------------------------------------- */
 
 static mn_status import_llama(const vocabulary *v, mn__string *json, mn_error *error)
 {
-    static const char spaces[] =
-        "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":"
-        "{\"String\":\"\xE2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},"
-        "{\"type\":\"Fuse\"}%s]},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[%s"
-        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xE2\x96\x81\"}]},";
+    int64_t unknown = -1;
     if (!v->scores)
         return mn__fail(error, MN_ERROR_FORMAT, NULL, "tokenizer.ggml.scores are missing");
-    bool prefix = flag(v, "tokenizer.ggml.add_space_prefix", true);
-    mn__string_puts(json, "{\"version\":\"1.0\",\"model\":{\"type\":\"TokenRanks\","
-                          "\"byte_fallback\":true,\"fuse_unk\":true,\"tokens\":[");
-    mn_status status = add_scored(v, json, error);
+    mn__scored_token *tokens = mn__calloc(v->count, sizeof *tokens);
+    if (!tokens)
+        return fail_memory(error);
+    for (int64_t id = 0; id < v->count; id++) {
+        tokens[id] = (mn__scored_token){.text = v->tokens[id].text,
+                                        .bytes = v->tokens[id].bytes,
+                                        .joins = type_of(v, id) == NORMAL};
+        mn__gguf_item_float(v->scores, id, &tokens[id].score);
+    }
+    mn__gguf_int(v->file, "tokenizer.ggml.unknown_token_id", &unknown, NULL);
+    mn_status status = mn__import_scored(
+        tokens, v->count, unknown, flag(v, "tokenizer.ggml.add_space_prefix", true), json, error);
+    mn__free(tokens);
     if (status)
         return status;
-    mn__string_printf(json, spaces,
-                      prefix ? ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}"
-                             : "",
-                      prefix ? "{\"type\":\"Prepend\",\"prepend\":\"\xE2\x96\x81\"}," : "");
     add_begin(v, true, json);
     add_added(v, json);
     return json->failed ? fail_memory(error) : MN_OK;

@@ -86,8 +86,8 @@ mn_status mn__tokenizer_bytes(mn__tokenizer **tokenizer, mn_error *error);
 /* From a folder (a run, a data set, a model of Hugging Face), or the word `bytes`,
  * or a file: tokenizer.json, a SentencePiece model, a rank file of tiktoken (with
  * tokenizer_config.json beside it, or of a model that is known), GPT-2's
- * encoder.json or vocab.json (their merges beside them), a .gguf. A payload that
- * differs from its fingerprint is MN_ERROR_FORMAT. */
+ * encoder.json or vocab.json (their merges beside them), a .gguf, llama2.c's
+ * tokenizer.bin. A payload that differs from its fingerprint is MN_ERROR_FORMAT. */
 mn_status mn__tokenizer_load(mn__tokenizer **tokenizer, const char *path, mn_error *error);
 /* Writes tokenizer.json and the payload's file into a folder. */
 mn_status mn__tokenizer_save(const mn__tokenizer *tokenizer, const char *folder, mn_error *error);

@@ -194,6 +194,8 @@ static mn_status load_text(mn__tokenizer **tokenizer, const char *folder, const 
         status = read_pair(folder, "vocab.bpe", text, bytes, &json, error);
     else if (object && ends(path, "vocab.json"))
         status = read_pair(folder, "merges.txt", text, bytes, &json, error);
+    else if (ends(path, ".bin"))
+        status = mn__import_llama2c(text, bytes, &json, error);
     else if (mn__import_is_tiktoken(text, bytes))
         status = read_tiktoken(folder, text, bytes, &json, error);
     else

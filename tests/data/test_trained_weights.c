@@ -12,98 +12,14 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "base/memory.h"
-#include "base/safetensors.h"
 #include "model/pretrained.h"
 #include "reader/session.h"
-#include "support/folder.h"
 #include "support/model.h"
 
 static const char checkpoint[] =
     MNEME_SOURCE_DIR "/../shared/data/weights/stories260K/checkpoint_legacy.bin";
 
-enum { ROWS = 40, LENGTH = 500, C = 64, F = 172, L = 5, H = 8, G = 4, D = C / H, V = 512 };
-
-static const char *temporary;
-
-static int setup(void **state)
-{
-    int status = folder_make(state);
-    temporary = *state;
-    return status;
-}
-
-/* ---- The folder ------------------------------------------------------------------------ */
-
-static char names[64][80];
-static mn__safetensor tensors[64];
-static int64_t count;
-
-static void add(const char *name, int64_t layer, const float *values, int64_t rows, int64_t columns)
-{
-    snprintf(names[count], sizeof names[count], name, (long long)layer);
-    tensors[count] = (mn__safetensor){.name = names[count],
-                                      .dtype = "F32",
-                                      .rank = columns ? 2 : 1,
-                                      .size = {rows, columns},
-                                      .data = values,
-                                      .bytes = rows * (columns ? columns : 1) * 4};
-    count++;
-}
-
-/* Of each layer [rows, columns], in the file's order; heads: rows of heads whose rotary
- * pairs are neighbours, brought half a head apart in place. */
-static const float *add_layers(const char *name, float *values, int64_t rows, int64_t columns,
-                               bool heads)
-{
-    static float turned[D][C];
-    int64_t size = rows * (columns ? columns : 1);
-    for (int64_t layer = 0; layer < L; layer++, values += size) {
-        for (int64_t r = 0; heads && r < rows; r += D) {
-            for (int64_t i = 0; i < D; i++)
-                memcpy(turned[i % 2 * D / 2 + i / 2], values + (r + i) * C, sizeof turned[0]);
-            memcpy(values + r * C, turned, sizeof turned);
-        }
-        add(name, layer, values, rows, columns);
-    }
-    return values;
-}
-
-#define LAYER "model.layers.%lld."
-
-static void make_folder(void)
-{
-    static const char config[] =
-        "{\"model_type\": \"llama\", \"hidden_size\": 64, \"intermediate_size\": 172,"
-        " \"num_hidden_layers\": 5, \"num_attention_heads\": 8, \"num_key_value_heads\": 4,"
-        " \"vocab_size\": 512, \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5,"
-        " \"rope_theta\": 10000.0, \"tie_word_embeddings\": true}";
-    const int32_t expected[] = {C, F, L, H, G, V, 512};
-    char *text;
-    int64_t bytes;
-    mn_error error;
-    succeed(mn__file_read(checkpoint, 0, &text, &bytes, &error), &error);
-    assert_true(bytes > 1 << 20);
-    assert_memory_equal(text, expected, sizeof expected);
-    float *at = (float *)(void *)(text + sizeof expected);
-    add("model.embed_tokens.weight", 0, at, V, C);
-    const float *next = add_layers(LAYER "input_layernorm.weight", at + V * C, C, 0, false);
-    next = add_layers(LAYER "self_attn.q_proj.weight", (float *)(uintptr_t)next, C, C, true);
-    next = add_layers(LAYER "self_attn.k_proj.weight", (float *)(uintptr_t)next, G * D, C, true);
-    next = add_layers(LAYER "self_attn.v_proj.weight", (float *)(uintptr_t)next, G * D, C, false);
-    next = add_layers(LAYER "self_attn.o_proj.weight", (float *)(uintptr_t)next, C, C, false);
-    next =
-        add_layers(LAYER "post_attention_layernorm.weight", (float *)(uintptr_t)next, C, 0, false);
-    next = add_layers(LAYER "mlp.gate_proj.weight", (float *)(uintptr_t)next, F, C, false);
-    next = add_layers(LAYER "mlp.down_proj.weight", (float *)(uintptr_t)next, C, F, false);
-    next = add_layers(LAYER "mlp.up_proj.weight", (float *)(uintptr_t)next, F, C, false);
-    add("model.norm.weight", 0, next, C, 0);
-    folder_write(folder_path(temporary, "model/config.json"), config, -1);
-    succeed(mn__safetensors_write(folder_path(temporary, "model/model.safetensors"), tensors, count,
-                                  NULL, &error),
-            &error);
-    mn__free(text);
-}
+enum { ROWS = 40, LENGTH = 500, V = 512 };
 
 /* ---- Texts and their perplexity -------------------------------------------------------- */
 
@@ -119,8 +35,7 @@ static void open_model(opened *o, mn__weights weights, mn__dtype compute)
     const mn__session_options options = {
         .rows = ROWS, .capacity = LENGTH, .chunk = 128, .compute = compute};
     succeed(mn__device_open(&o->device, &error), &error);
-    succeed(mn__pretrained_open_as(&o->model, &o->device, folder_path(temporary, "model"), 0,
-                                   weights, false, &error),
+    succeed(mn__pretrained_open_as(&o->model, &o->device, checkpoint, 0, weights, false, &error),
             &error);
     succeed(mn__session_open(&o->session, o->model.decoder, &o->model.params, &options, &error),
             &error);
@@ -211,7 +126,6 @@ static void every_form(void **state)
                  {MN__WEIGHTS_INT4, MN__F32, 1, 1.5},
                  {MN__WEIGHTS_INT4, MN__BF16, 1, 1.5}};
     static int32_t texts[ROWS * (LENGTH + 1)];
-    make_folder();
     draw_texts(texts);
     double plain = perplexity(texts, MN__WEIGHTS_MASTERS, MN__F32);
     print_message("f32: %.4f\n", plain);
@@ -231,5 +145,5 @@ int main(void)
         printf("skipped: no %s\n", checkpoint);
         return 77;
     }
-    return cmocka_run_group_tests(tests, setup, folder_remove);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
