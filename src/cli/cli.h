@@ -42,7 +42,7 @@ const char *mn__verb_nearest(const char *word);
 
 extern const mn__verb mn__verb_train, mn__verb_read, mn__verb_ask, mn__verb_chat, mn__verb_eval,
     mn__verb_generate, mn__verb_report, mn__verb_plan, mn__verb_prepare, mn__verb_inspect,
-    mn__verb_probe, mn__verb_help, mn__verb_man, mn__verb_completion;
+    mn__verb_convert, mn__verb_probe, mn__verb_help, mn__verb_man, mn__verb_completion;
 
 /* The options of a verb over all its tables, by index; NULL at the end. */
 const mn__option *mn__verb_option(const mn__verb *verb, int64_t index);

@@ -5,9 +5,10 @@
 #include "cli/cli.h"
 
 const mn__verb *const mn__verbs[] = {
-    &mn__verb_train,  &mn__verb_read,  &mn__verb_ask,  &mn__verb_chat,       &mn__verb_generate,
-    &mn__verb_eval,   &mn__verb_probe, &mn__verb_plan, &mn__verb_prepare,    &mn__verb_inspect,
-    &mn__verb_report, &mn__verb_help,  &mn__verb_man,  &mn__verb_completion, NULL,
+    &mn__verb_train,    &mn__verb_read,    &mn__verb_ask,        &mn__verb_chat,
+    &mn__verb_generate, &mn__verb_eval,    &mn__verb_probe,      &mn__verb_plan,
+    &mn__verb_prepare,  &mn__verb_convert, &mn__verb_inspect,    &mn__verb_report,
+    &mn__verb_help,     &mn__verb_man,     &mn__verb_completion, NULL,
 };
 
 const mn__verb *mn__verb_find(const char *name)

@@ -253,7 +253,9 @@ static mn_status find_tokenizer(mn__run *run, const char **path, mn_error *error
     *path = is_bin ? bin : within || mn__file_exists(json) ? run->folder : model;
     if (mn__file_exists(*path))
         return MN_OK;
-    return mn__fail(error, MN_ERROR_IO, is_bin ? "fetch it too" : "fetch it too",
+    return mn__fail(error, MN_ERROR_IO,
+                    is_bin ? "fetch it too; mneme convert takes one from elsewhere, by --tokenizer"
+                           : "fetch it too",
                     is_bin ? "%s: there is no tokenizer.bin beside it"
                            : "%s: neither tokenizer.json nor tokenizer.model is in it",
                     run->folder);

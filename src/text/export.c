@@ -226,17 +226,26 @@ static void put_before(const mn__tokenizer *tokenizer, json_t *root)
                                   single, "pair", pair, "special_tokens", specials));
 }
 
-static mn_status complete(const mn__tokenizer *tokenizer, json_t *root, json_t *model,
-                          mn_error *error)
+/* Whether a post-processor is of the short form that our importers write. */
+static bool is_short(const json_t *after)
+{
+    const char *type = json_string_value(json_object_get(after, "type"));
+    return type && !strcmp(type, "TemplateProcessing") && !json_object_get(after, "pair");
+}
+
+/* All that the package wants to find, which is more than we do. */
+static mn_status complete(const mn__tokenizer *tokenizer, json_t *root, mn_error *error)
 {
     static const char *const absent[] = {"truncation",    "padding",        "normalizer",
                                          "pre_tokenizer", "post_processor", "decoder"};
-    mn_status status = ranks_to_merges(model, error);
+    json_t *model = json_object_get(root, "model");
+    const char *type = json_string_value(json_object_get(model, "type"));
+    mn_status status = type && !strcmp(type, "TokenRanks") ? ranks_to_merges(model, error) : MN_OK;
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
         default_to(root, absent[i], json_null());
     fill_byte_level(root);
     fill_added(root);
-    if (tokenizer->before.count)
+    if (is_short(json_object_get(root, "post_processor")))
         put_before(tokenizer, root);
     return status;
 }
@@ -249,16 +258,17 @@ static mn_status export_huggingface(const mn__tokenizer *tokenizer, mn__string *
                                       tokenizer->payload.bytes, &root, error);
     if (status)
         return status;
-    json_t *model = json_object_get(root, "model");
-    const char *type = json_string_value(json_object_get(model, "type"));
-    if (!type || strcmp(type, "TokenRanks")) {
+    json_t *whole = json_deep_copy(root);
+    status = complete(tokenizer, whole, error);
+    if (!status && json_equal(root, whole)) {
         mn__string_add(json, tokenizer->payload.text, tokenizer->payload.bytes);
-    } else if (!(status = complete(tokenizer, root, model, error))) {
-        char *text = json_dumps(root, JSON_COMPACT);
+    } else if (!status) {
+        char *text = json_dumps(whole, JSON_COMPACT);
         mn__string_puts(json, text ? text : "");
         json->failed |= !text;
         free(text);
     }
+    json_decref(whole);
     json_decref(root);
     return !status && json->failed ? fail_memory(error) : status;
 }
