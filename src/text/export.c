@@ -7,6 +7,9 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "text/byte_alphabet.h"
+#include "text/import.h"
+#include "text/tokenizer_types.h"
+#include "text/utf8.h"
 #include "text/vocabulary.h"
 
 static mn_status fail_memory(mn_error *error)
@@ -273,6 +276,77 @@ static mn_status export_huggingface(const mn__tokenizer *tokenizer, mn__string *
     return !status && json->failed ? fail_memory(error) : status;
 }
 
+/* ---- SentencePiece -------------------------------------------------------------------------- */
+
+/* All pieces in an order of their own, so that what stands beside each other never did. */
+static void mix_pieces(const mn__tokenizer *tokenizer, mn__string *text)
+{
+    uint64_t place = 0;
+    for (int64_t i = 0; i < 3 * tokenizer->vocab; i++) {
+        int64_t bytes;
+        place = place * 6364136223846793005u + 1442695040888963407u;
+        int32_t id = (int32_t)((place >> 33) % (uint64_t)tokenizer->vocab);
+        const char *piece = mn__tokenizer_piece(tokenizer, id, &bytes);
+        if (bytes > 0 && mn__utf8_valid(piece, bytes) == bytes)
+            mn__string_add(text, piece, bytes);
+    }
+}
+
+static mn_status same_ids(const mn__tokenizer *a, const mn__tokenizer *b, bool *same,
+                          mn_error *error)
+{
+    mn__string text = {0};
+    mn__ids left = {0}, right = {0};
+    mix_pieces(a, &text);
+    mn_status status = text.failed ? fail_memory(error) : MN_OK;
+    if (!status)
+        status = mn__tokenizer_encode(a, text.text, text.bytes, &left, error);
+    if (!status)
+        status = mn__tokenizer_encode(b, text.text, text.bytes, &right, error);
+    *same = !status && a->vocab == b->vocab && left.count == right.count &&
+            !memcmp(left.id, right.id, (size_t)left.count * sizeof *left.id);
+    mn__string_free(&text);
+    mn__ids_free(&left);
+    mn__ids_free(&right);
+    return status;
+}
+
+/* As one kind of model: written, read again, and compared. */
+static mn_status try_kind(const mn__tokenizer *tokenizer, bool unigram, bool *same,
+                          mn__string *json, mn_error *error)
+{
+    mn__string payload = {0};
+    mn__tokenizer *other = NULL;
+    mn_status status = mn__import_sentencepiece(tokenizer->payload.text, tokenizer->payload.bytes,
+                                                unigram, &payload, error);
+    if (!status)
+        status = mn__tokenizer_of_payload(&other, "huggingface", payload.text, payload.bytes, NULL,
+                                          error);
+    if (!status)
+        status = same_ids(tokenizer, other, same, error);
+    if (!status && *same)
+        status = export_huggingface(other, json, error);
+    mn__tokenizer_free(other);
+    mn__string_free(&payload);
+    return status;
+}
+
+static mn_status export_sentencepiece(const mn__tokenizer *tokenizer, mn__string *json,
+                                      mn_error *error)
+{
+    bool same = false;
+    mn_status status = MN_OK;
+    for (int unigram = 0; tokenizer->lossless && unigram < 2 && !same && !status; unigram++)
+        status = try_kind(tokenizer, unigram, &same, json, error);
+    if (!status && !same)
+        status = mn__fail(error, MN_ERROR_UNSUPPORTED,
+                          "those that are trained here can; of a published model take the "
+                          "tokenizer.json beside it",
+                          "this SentencePiece model changes texts, or cuts them, as a "
+                          "tokenizer.json of ours cannot");
+    return status;
+}
+
 /* ---- Which it is --------------------------------------------------------------------------- */
 
 mn_status mn__tokenizer_export(const mn__tokenizer *tokenizer, mn__string *json, mn_error *error)
@@ -282,7 +356,10 @@ mn_status mn__tokenizer_export(const mn__tokenizer *tokenizer, mn__string *json,
         return export_huggingface(tokenizer, json, error);
     if (!strcmp(kind, "bytes") || !strcmp(kind, "characters"))
         return export_pieces(tokenizer, !strcmp(kind, "bytes"), json, error);
-    return mn__fail(error, MN_ERROR_UNSUPPORTED,
-                    "bytes, characters and vocabularies of Hugging Face have a counterpart",
-                    "a tokenizer.json cannot cut text as the tokenizer %s does", kind);
+    if (!strcmp(kind, "sentencepiece"))
+        return export_sentencepiece(tokenizer, json, error);
+    return mn__fail(
+        error, MN_ERROR_UNSUPPORTED,
+        "bytes, characters, SentencePiece and vocabularies of Hugging Face have a counterpart",
+        "a tokenizer.json cannot cut text as the tokenizer %s does", kind);
 }

@@ -1,5 +1,6 @@
 /* Vocabularies of other files, rewritten as a tokenizer.json (which a run then keeps): tiktoken's
- * rank files, GPT-2's encoder.json and vocab.bpe, those inside GGUF, llama2.c's tokenizer.bin. */
+ * rank files, GPT-2's encoder.json and vocab.bpe, those inside GGUF, llama2.c's tokenizer.bin, and
+ * models of SentencePiece. */
 #ifndef MN__TEXT_IMPORT_H
 #define MN__TEXT_IMPORT_H
 
@@ -27,6 +28,12 @@ mn_status mn__import_gguf(mn__gguf *file, mn__string *json, mn_error *error);
  * then the others, spaces as spaces. */
 mn_status mn__import_llama2c(const char *data, int64_t bytes, mn__string *json, mn_error *error);
 
+/* A model of SentencePiece that leaves texts as they are, without a space before them: of BPE, or
+ * with `unigram` the other kind. Which of them it is, and whether it cuts texts so, has to be seen
+ * from what comes out. */
+mn_status mn__import_sentencepiece(const char *model, int64_t bytes, bool unigram, mn__string *json,
+                                   mn_error *error);
+
 /* ---- Shared by the importers --------------------------------------------------------------------
  */
 
@@ -36,6 +43,9 @@ void mn__import_added(mn__string *json, int64_t id, const char *content, int64_t
 /* Appends the members pre_tokenizer and decoder of a byte-level vocabulary, each with a comma
  * behind it, for one of GPT-2's, Llama 3's and Qwen 2's expressions. */
 void mn__import_byte_level(mn__string *json, const char *regex);
+/* Appends the members decoder and normalizer of SentencePiece's spaces, each with a comma behind
+ * it. prefix: a text begins with a space of its own. */
+void mn__import_spaces(bool prefix, mn__string *json);
 /* A token of SentencePiece's BPE: the pair whose join has the highest score merges first. */
 typedef struct mn__scored_token {
     const char *text; /* spaces as U+2581 */
@@ -44,7 +54,7 @@ typedef struct mn__scored_token {
     bool joins;   /* a pair may become it; else it is special, or a byte */
 } mn__scored_token;
 /* Appends the file's beginning, with model, decoder and normalizer, and a comma. unknown: the id of
- * what is no token, or none where it is outside; prefix: a text begins with a space of its own. */
+ * what is no token, or none where it is outside; prefix: as of mn__import_spaces. */
 mn_status mn__import_scored(const mn__scored_token *tokens, int64_t count, int64_t unknown,
                             bool prefix, mn__string *json, mn_error *error);
 /* Appends the member post_processor that puts ids before a text, with a comma; none for count 0. */

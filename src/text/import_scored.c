@@ -39,14 +39,22 @@ static int64_t rank_of(const double *sorted, int64_t count, double score)
     return low;
 }
 
-mn_status mn__import_scored(const mn__scored_token *tokens, int64_t count, int64_t unknown,
-                            bool prefix, mn__string *json, mn_error *error)
+void mn__import_spaces(bool prefix, mn__string *json)
 {
     static const char spaces[] =
         "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":"
         "{\"String\":\"\xE2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},"
         "{\"type\":\"Fuse\"}%s]},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[%s"
         "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xE2\x96\x81\"}]},";
+    mn__string_printf(json, spaces,
+                      prefix ? ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}"
+                             : "",
+                      prefix ? "{\"type\":\"Prepend\",\"prepend\":\"\xE2\x96\x81\"}," : "");
+}
+
+mn_status mn__import_scored(const mn__scored_token *tokens, int64_t count, int64_t unknown,
+                            bool prefix, mn__string *json, mn_error *error)
+{
     double *sorted = sorted_scores(tokens, count);
     if (!sorted)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "a tokenizer: out of memory");
@@ -68,9 +76,6 @@ mn_status mn__import_scored(const mn__scored_token *tokens, int64_t count, int64
         mn__string_json(json, tokens[unknown].text, tokens[unknown].bytes);
     }
     mn__string_puts(json, "},");
-    mn__string_printf(json, spaces,
-                      prefix ? ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}"
-                             : "",
-                      prefix ? "{\"type\":\"Prepend\",\"prepend\":\"\xE2\x96\x81\"}," : "");
+    mn__import_spaces(prefix, json);
     return MN_OK;
 }

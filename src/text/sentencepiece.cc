@@ -127,6 +127,11 @@ const char *mn__sentencepiece_piece(const mn__sentencepiece *model, int32_t id,
     return processor.IdToPiece(id).c_str();
 }
 
+float mn__sentencepiece_score(const mn__sentencepiece *model, int32_t id)
+{
+    return model->processor.GetScore(id);
+}
+
 int32_t mn__sentencepiece_find(const mn__sentencepiece *model, const char *piece)
 {
     int id = model->processor.PieceToId(piece);

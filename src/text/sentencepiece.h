@@ -27,6 +27,8 @@ int32_t mn__sentencepiece_vocab(const mn__sentencepiece *model);
 /* NUL-ended; belongs to the model. */
 const char *mn__sentencepiece_piece(const mn__sentencepiece *model, int32_t id,
                                     mn__piece_kind *kind);
+/* Its score: of BPE the order of merging, falling; of a unigram model a log-probability. */
+float mn__sentencepiece_score(const mn__sentencepiece *model, int32_t id);
 /* The id of a piece that stands for text, or -1. */
 int32_t mn__sentencepiece_find(const mn__sentencepiece *model, const char *piece);
 int32_t mn__sentencepiece_begin(const mn__sentencepiece *model); /* <s>'s id, or -1 */

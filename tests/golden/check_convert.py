@@ -92,6 +92,9 @@ def check(mneme, text, folder):
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
+    for folder in sys.argv[3:]:
+        if not os.path.isfile(os.path.join(folder, "config.json")):
+            sys.exit(f"{folder}: no model, it holds no config.json")
     with open(sys.argv[2], encoding="utf-8-sig", newline="") as file:
         whole = file.read(20000)
     results = [check(sys.argv[1], whole, folder) for folder in sys.argv[3:]]

@@ -43,12 +43,13 @@ static mn__tokenizer *load(const char *path)
     return tokenizer;
 }
 
-static mn__tokenizer *learn(const char *kind, const char *text)
+static mn__tokenizer *learn(const char *kind, bool unigram, const char *text)
 {
     mn_error error;
     mn__tokenizer *tokenizer;
     mn__tokenizer_builder *builder;
-    check(mn__tokenizer_builder_new(&builder, kind, (mn__tokenizer_plan){.vocab = 280}, &error),
+    check(mn__tokenizer_builder_new(&builder, kind,
+                                    (mn__tokenizer_plan){.vocab = 300, .unigram = unigram}, &error),
           &error);
     check(mn__tokenizer_builder_feed(builder, text, (int64_t)strlen(text), &error), &error);
     check(mn__tokenizer_builder_end_document(builder, &error), &error);
@@ -133,8 +134,9 @@ static void bytes(void **state)
 static void characters(void **state)
 {
     (void)state;
-    static const char text[] = "the river\n\t1 runs \xE2\x82\xAC  to \"caf\xC3\xA9\" \\ \xE2\x96\x81";
-    mn__tokenizer *tokenizer = learn("characters", text);
+    static const char text[] =
+        "the river\n\t1 runs \xE2\x82\xAC  to \"caf\xC3\xA9\" \\ \xE2\x96\x81";
+    mn__tokenizer *tokenizer = learn("characters", false, text);
     mn__string json = {0};
     mn__tokenizer *back = there_and_back(tokenizer, &json);
     check_json(&json);
@@ -218,21 +220,47 @@ static void as_it_is(void **state)
     free(text);
 }
 
+static const char story[] =
+    "the river runs to the sea where some ships lie still, asleep\n\n"
+    "  and the other rivers run there, too; \tthe sea is wide: no ship has seen the end of it\n"
+    "some rivers are rivers of sand, some are there in spring alone, and the ships wait\n";
+
+/* What is trained here is lossless, and can be said. */
+static void sentencepiece(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {story,
+                                        "",
+                                        " ",
+                                        "\n\n  the",
+                                        "rivers of caf\xC3\xA9s \xE2\x82\xAC",
+                                        "\tasleepasleep  seasea\n \n"};
+    for (int unigram = 0; unigram < 2; unigram++) {
+        mn__tokenizer *tokenizer = learn("sentencepiece", unigram, story);
+        mn__string json = {0};
+        mn__tokenizer *back = there_and_back(tokenizer, &json);
+        assert_non_null(strstr(json.text, unigram ? "\"Unigram\"" : "\"BPE\""));
+        assert_int_equal(back->vocab, tokenizer->vocab);
+        assert_int_equal(back->start, tokenizer->start);
+        for (size_t t = 0; t < sizeof texts / sizeof *texts; t++)
+            compare(tokenizer, back, texts[t], (int64_t)strlen(texts[t]));
+        mn__string_free(&json);
+        mn__tokenizer_free(back);
+        mn__tokenizer_free(tokenizer);
+    }
+}
+
 static void refused(void **state)
 {
     (void)state;
-    static const char *const kinds[] = {"words", "sentencepiece"};
-    for (int i = 0; i < 2; i++) {
-        mn_error error = {0};
-        mn__string json = {0};
-        mn__tokenizer *tokenizer =
-            learn(kinds[i], "the river runs to the sea where some ships lie still asleep\n");
-        assert_int_equal(mn__tokenizer_export(tokenizer, &json, &error), MN_ERROR_UNSUPPORTED);
-        assert_non_null(strstr(error.message, kinds[i]));
-        assert_true(error.hint[0]);
-        mn__string_free(&json);
-        mn__tokenizer_free(tokenizer);
-    }
+    mn_error error = {0};
+    mn__string json = {0};
+    mn__tokenizer *tokenizer = learn("words", false, story);
+    assert_int_equal(mn__tokenizer_export(tokenizer, &json, &error), MN_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "words"));
+    assert_true(error.hint[0]);
+    mn__string_free(&json);
+    mn__tokenizer_free(tokenizer);
 }
 
 static mn_status export_ranks(void *user, mn_error *error)
@@ -257,9 +285,13 @@ static void failing_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes),    cmocka_unit_test(characters),
-        cmocka_unit_test(imported), cmocka_unit_test(as_it_is),
-        cmocka_unit_test(refused),  cmocka_unit_test(failing_allocations),
+        cmocka_unit_test(bytes),
+        cmocka_unit_test(characters),
+        cmocka_unit_test(imported),
+        cmocka_unit_test(as_it_is),
+        cmocka_unit_test(sentencepiece),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(failing_allocations),
     };
     return cmocka_run_group_tests(tests, setup, folder_remove);
 }
