@@ -52,13 +52,18 @@ static mn_status stretch(struct overrides *overrides, const mn__manner *manner, 
     const mn__yaml_node *scaling = mn__yaml_get(model, "rope_scaling");
     bool rope = positions && positions->text && !strcmp(positions->text, "rope");
     bool scaled = scaling && scaling->text && strcmp(scaling->text, "none") != 0;
-    if (!rope || scaled)
+    bool dynamic = scaled && !strcmp(scaling->text, "dynamic"); /* the model's own way */
+    if (!rope || (scaled && !dynamic))
         return mn__fail(error, MN_ERROR_UNSUPPORTED, "use --window, or a trained memory",
                         "%s: its positions %s", manner->model,
                         rope ? "are scaled already" : "are not rotary, and cannot be scaled");
     if (manner->stretch <= config.context)
         return mn__fail(error, MN_ERROR_USAGE, "leave it out",
                         "the model reads %lld tokens without --stretch", (long long)config.context);
+    if (dynamic) {
+        set(overrides, "model.rope_length=%lld", (long long)manner->stretch);
+        return MN_OK;
+    }
     set(overrides, "model.rope_scaling=yarn%.0lld", 0);
     const char *factor = mn__arena_printf(overrides->arena, "model.rope_factor=%.9g",
                                           (double)manner->stretch / (double)config.context);
@@ -90,14 +95,18 @@ static mn_status open_run(mn__conversation *conversation, mn__device *device, mn
     const mn__manner *manner = &conversation->manner;
     struct overrides overrides = {.arena = &conversation->arena};
     mn_status status = make_overrides(&overrides, manner, error);
+    const mn__dtype asked = manner->precision == 2 ? MN__BF16 : MN__F32;
+    const mn__run_how how = {.overrides = overrides.items,
+                             .override_count = overrides.count,
+                             .weights = MN__WEIGHTS_AUTO,
+                             .compute = manner->precision ? &asked : NULL};
     if (status == MN_OK)
-        status = mn__run_open(&conversation->run, device, manner->model, overrides.items,
-                              overrides.count, error);
+        status = mn__run_open_as(&conversation->run, device, manner->model, &how, error);
     if (status != MN_OK)
         return status;
     status = mn__run_compute(&conversation->run, &conversation->compute, error);
     if (manner->precision)
-        conversation->compute = manner->precision == 1 ? MN__F32 : MN__BF16;
+        conversation->compute = asked;
     if (manner->stretch > conversation->run.context)
         conversation->run.context = manner->stretch;
     return status;
@@ -265,18 +274,6 @@ static mn_status read_manner(mn__conversation *conversation, mn__json object, mn
     return status;
 }
 
-static mn_status check_tokenizer(const mn__conversation *conversation, const mn__safetensors *file,
-                                 mn_error *error)
-{
-    const char *own = conversation->run.tokenizer->fingerprint.hex;
-    const char *theirs = mn__safetensors_metadata(file, "tokenizer");
-    if (theirs && !strcmp(theirs, own))
-        return MN_OK;
-    return mn__fail(error, MN_ERROR_MISMATCH, "open the model with that tokenizer, or read again",
-                    "%s was read with another tokenizer (%s, not %s)", conversation->path,
-                    theirs ? theirs : "none", own);
-}
-
 /* Into a reading with room for `room` tokens more, and `least` in all. */
 static mn_status load_reading(mn__conversation *conversation, const mn__safetensors *file,
                               int64_t room, int64_t least, mn_error *error)
@@ -284,7 +281,8 @@ static mn_status load_reading(mn__conversation *conversation, const mn__safetens
     int64_t tokens = mn__reading_file_tokens(file), most = mn__limit_of(&conversation->run);
     int64_t capacity = tokens + room < most ? tokens + room : tokens > most ? tokens : most;
     capacity = capacity > least ? capacity : least;
-    mn_status status = check_tokenizer(conversation, file, error);
+    mn_status status = mn__session_file_check_tokenizer(
+        file, conversation->path, conversation->run.tokenizer->fingerprint.hex, error);
     if (status == MN_OK) {
         mn__reading_close(&conversation->reading);
         status = open_reading(conversation, capacity > 0 ? capacity : 1, error);
@@ -347,6 +345,13 @@ mn_status mn__conversation_load(mn__conversation *conversation, mn__device *devi
 }
 
 /* ---- Reading ----------------------------------------------------------------------------- */
+
+static mn__turns turns_of(const mn__conversation *conversation)
+{
+    return (mn__turns){.chat = conversation->chat,
+                       .tokenizer = conversation->run.tokenizer,
+                       .before = &conversation->run.before};
+}
 
 /* What was read before of the same text; *turns: answers that follow it. */
 static mn_status resume(mn__conversation *conversation, const mn__ids *text, int64_t *turns,
@@ -457,9 +462,9 @@ mn_status mn__conversation_read(mn__conversation *conversation, const char *text
 {
     mn__ids ids = {0};
     double begin = mn__clock();
+    const mn__turns turns = turns_of(conversation);
     *report = (mn__read_report){0};
-    mn_status status =
-        mn__turn_text(conversation->chat, conversation->run.tokenizer, text, bytes, &ids, error);
+    mn_status status = mn__turn_text(&turns, text, bytes, &ids, error);
     report->tokens = ids.count;
     if (status == MN_OK)
         status = read_text(conversation, &ids, anew, save_seconds, progress, &report->sync, error);
@@ -484,8 +489,8 @@ static mn_status make_question(const mn__conversation *conversation, const char 
             return no_memory(error);
         memcpy(own, read->id, (size_t)read->count * sizeof *own);
     }
-    return mn__turn_question(conversation->chat, conversation->run.tokenizer, place, question, ids,
-                             error);
+    const mn__turns turns = turns_of(conversation);
+    return mn__turn_question(&turns, place, question, (int64_t)strlen(question), ids, error);
 }
 
 static mn_status answer_question(mn__conversation *conversation, const mn__ids *ids,

@@ -309,6 +309,20 @@ static mn_status open_all(mn__evaluation *evaluation, const char *const *names, 
     return status == MN_OK ? load(evaluation, error) : status;
 }
 
+/* Tokens that are read with one state: frequencies of positions may depend on it. */
+static int64_t longest_text(const mn__evaluation *evaluation)
+{
+    int64_t longest = 0, tokens;
+    const mn__run *run = evaluation->run;
+    for (int64_t i = 0; i < mn__dataset_count(evaluation->dataset); i++) {
+        tokens = mn__dataset_at(evaluation->dataset, i)->tokens;
+        longest = tokens > longest ? tokens : longest;
+    }
+    if (evaluation->config.way != MN__WAY_CARRIED)
+        longest = mn__score_length(&evaluation->config, run->decoder);
+    return longest + run->before.count;
+}
+
 mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn__dataset *dataset,
                               mn__split split, const mn__score_config *config,
                               const char *const *names, int64_t name_count, mn_error *error)
@@ -316,8 +330,11 @@ mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn
     *evaluation =
         (mn__evaluation){.run = run, .dataset = dataset, .split = split, .config = *config};
     evaluation->config.segment = mn__score_length(config, run->decoder);
+    evaluation->config.before = &run->before;
     mn__arena_init(&evaluation->arena, 1 << 16);
-    mn_status status = open_all(evaluation, names, name_count, error);
+    mn_status status = mn__run_plan(run, longest_text(evaluation), error);
+    if (status == MN_OK)
+        status = open_all(evaluation, names, name_count, error);
     if (status != MN_OK)
         mn__evaluation_close(evaluation);
     return status;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/progress.h"
+#include "reader/limit.h"
 #include "text/utf8.h"
 
 typedef struct generation {
@@ -167,12 +168,17 @@ mn_status mn__generate_on(mn__run *run, mn__reading *reading, const mn__generate
 
 /* ---- From a prompt ------------------------------------------------------------------------ */
 
+/* *tokens: of the prompt itself. */
 static mn_status encode_prompt(const mn__run *run, const mn__generate_config *config, mn__ids *ids,
-                               mn_error *error)
+                               int64_t *tokens, mn_error *error)
 {
-    mn__ids_add(ids, run->tokenizer->start);
+    for (int64_t i = 0; i < run->before.count; i++)
+        mn__ids_add(ids, run->before.id[i]);
     mn_status status =
         mn__tokenizer_encode(run->tokenizer, config->prompt, config->prompt_bytes, ids, error);
+    *tokens = ids->count - run->before.count;
+    if (status == MN_OK && ids->count == 0) /* something has to be gone on with */
+        mn__ids_add(ids, run->tokenizer->start);
     if (status == MN_OK && ids->failed)
         status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for the prompt");
     return status;
@@ -190,7 +196,6 @@ static mn_status generate(mn__run *run, const mn__ids *prompt, const mn__generat
         return status;
     double begin = mn__clock();
     status = mn__reading_add(&reading, prompt->id, prompt->count, error);
-    generated->prompt_tokens = prompt->count - 1;
     generated->prompt_seconds = mn__clock() - begin;
     if (status == MN_OK)
         status = mn__generate_on(run, &reading, config, generated, error);
@@ -205,7 +210,12 @@ mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__gene
     *generated = (mn__generated){0};
     mn_status status = check_form(run->decoder, error);
     if (status == MN_OK)
-        status = encode_prompt(run, config, &prompt, error);
+        status = encode_prompt(run, config, &prompt, &generated->prompt_tokens, error);
+    if (status == MN_OK)
+        status = mn__run_plan(run, prompt.count + config->tokens, error);
+    if (status == MN_OK)
+        status = mn__limit_check(run, "the prompt and what follows it",
+                                 prompt.count + config->tokens, config->compute, error);
     if (status == MN_OK)
         status = generate(run, &prompt, config, generated, error);
     mn__ids_free(&prompt);

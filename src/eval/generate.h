@@ -30,8 +30,10 @@ typedef struct mn__generated {
     double prompt_seconds, seconds;
 } mn__generated;
 
-/* MN_ERROR_INTERRUPTED: emit said stop; MN_ERROR_UNSUPPORTED: the model looks
- * ahead in the form that its options choose. */
+/* The prompt follows what stands before every text (model/run.h), and rotary frequencies that
+ * depend on the length are made for prompt and tokens together. MN_ERROR_INTERRUPTED: emit said
+ * stop; MN_ERROR_UNSUPPORTED: the model looks ahead in the form that its options choose;
+ * MN_ERROR_MISMATCH: there is no room for so many tokens in its window. */
 mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__generated *generated,
                        mn_error *error);
 

@@ -23,7 +23,7 @@ typedef struct score_work {
     const mn__progress *progress;
     mn__session session;
     mn__arena arena;
-    int64_t length;      /* T, the longest stretch */
+    int64_t length;      /* T, the longest stretch, without what stands before a text */
     int64_t rows;        /* no more than there are documents, but for windows */
     int64_t *documents;  /* [config->count], the longest first, so that rows end together */
     int64_t next;        /* in documents */
@@ -117,25 +117,38 @@ static mn_status next_window(score_work *work, row_stretch *row, mn_error *error
     return status;
 }
 
+/* Inputs before the one that a document's first token follows. */
+static int64_t lead_of(const score_work *work, const row_stretch *row)
+{
+    const mn__ids *before = work->config->before;
+    return row->document >= 0 && row->from == 0 && before && before->count > 1 ? before->count - 1
+                                                                               : 0;
+}
+
 /* ---- Reading a row's stretch ----------------------------------------------------------- */
 
 static mn_status fill_row(score_work *work, int64_t b, int64_t T, mn_error *error)
 {
     const row_stretch *row = &work->row[b];
+    const mn__ids *before = work->config->before;
+    int64_t lead = lead_of(work, row);
     work->start[b] = row->start;
-    work->valid[b] = row->document < 0 ? 0 : row->count;
+    work->valid[b] = row->document < 0 ? 0 : lead + row->count;
     if (row->document < 0)
         return MN_OK;
-    int32_t *ids = work->ids + b * T, *targets = work->targets + b * T;
+    for (int64_t t = 0; t < lead; t++)
+        work->ids[b * T + t] = before->id[t];
+    int32_t *ids = work->ids + b * T + lead, *targets = work->targets + b * T + lead;
     mn_status status =
         mn__dataset_tokens(work->dataset, row->document, row->from, row->count, targets, error);
     if (status == MN_OK && row->from > 0)
         status = mn__dataset_tokens(work->dataset, row->document, row->from - 1, 1, ids, error);
     else
-        ids[0] = mn__dataset_tokenizer(work->dataset)->start;
+        ids[0] = before && before->count ? before->id[lead]
+                                         : mn__dataset_tokenizer(work->dataset)->start;
     memcpy(ids + 1, targets, (size_t)(row->count - 1) * sizeof *ids);
     for (int64_t t = row->scored - row->from; t < row->count; t++)
-        work->weights[b * T + t] = 1.0f;
+        work->weights[b * T + lead + t] = 1.0f;
     return status;
 }
 
@@ -168,7 +181,8 @@ static mn_status hand_on(score_work *work, int64_t b, int64_t T, mn_error *error
     if (row->document < 0)
         return MN_OK;
     int64_t skip = row->scored - row->from, count = row->count - skip;
-    const float *nats = work->losses + b * T + skip;
+    int64_t at = b * T + lead_of(work, row) + skip;
+    const float *nats = work->losses + at;
     for (int64_t t = 0; t < count; t++) {
         if (!isfinite(nats[t]))
             return mn__fail(error, MN_ERROR_NUMBER, "was the training stable? try f32",
@@ -179,7 +193,7 @@ static mn_status hand_on(score_work *work, int64_t b, int64_t T, mn_error *error
     }
     work->done += count;
     mn_status status = sink->tokens(sink->user, row->document, row->scored, count,
-                                    work->targets + b * T + skip, nats, error);
+                                    work->targets + at, nats, error);
     if (status == MN_OK && at_end(work, row))
         status = sink->end(sink->user, row->document, error);
     return status;
@@ -210,8 +224,9 @@ static mn_status score_all(score_work *work, mn_error *error)
         for (int64_t b = 0; b < rows && status == MN_OK; b++) {
             status = window ? next_window(work, &work->row[b], error)
                             : next_segment(work, &work->row[b], error);
-            if (work->row[b].document >= 0 && work->row[b].count > T)
-                T = work->row[b].count;
+            int64_t own = lead_of(work, &work->row[b]) + work->row[b].count;
+            if (work->row[b].document >= 0 && own > T)
+                T = own;
         }
         if (status != MN_OK || T == 0)
             return status;
@@ -282,7 +297,8 @@ static mn_status open_scoring(score_work *work, mn__decoder *decoder, mn__params
     int64_t rows = window ? config->rows : least(config->rows, config->count);
     work->rows = rows = rows > 0 ? rows : 1;
     work->length = mn__score_length(config, decoder);
-    int64_t all = mn__size_product(rows, work->length);
+    int64_t lead = config->before && config->before->count > 1 ? config->before->count - 1 : 0;
+    int64_t all = mn__size_product(rows, work->length + lead);
     work->row = mn__arena_calloc(arena, rows, sizeof *work->row);
     work->start = mn__arena_calloc(arena, rows, sizeof *work->start);
     work->valid = mn__arena_calloc(arena, rows, sizeof *work->valid);
@@ -297,7 +313,7 @@ static mn_status open_scoring(score_work *work, mn__decoder *decoder, mn__params
                         (long long)work->length);
     bool carried = config->way == MN__WAY_CARRIED;
     mn__session_options options = {.rows = rows,
-                                   .capacity = carried ? longest : work->length,
+                                   .capacity = lead + (carried ? longest : work->length),
                                    .chunk = work->length,
                                    .compute = config->compute,
                                    .watch = config->watch};

@@ -8,8 +8,9 @@
  *   window   a window of W tokens slides over the document by S: each begins
  *            anew, and its last S tokens are scored (the first one's: all)
  *
- * A document's first input is the tokenizer's start id, so that its first token
- * is scored too. Not here: what is made of the nats (perplexity.h). */
+ * A document's first input is what stands before every text, or else the tokenizer's
+ * start id, so that its first token is scored too. Not here: what is made of the nats
+ * (perplexity.h). */
 #ifndef MN__EVAL_SCORE_H
 #define MN__EVAL_SCORE_H
 
@@ -27,7 +28,9 @@ typedef struct mn__score_config {
     int64_t rows;             /* read side by side, at most */
     const int64_t *documents; /* [count], of the data set */
     int64_t count;
-    int64_t limit; /* only the first tokens of each document; 0: all */
+    const mn__ids *before; /* what stands before every text (model/run.h); NULL or empty: the
+                            * tokenizer's start */
+    int64_t limit;         /* only the first tokens of each document; 0: all */
     mn__dtype compute;
     const mn__watch *watch; /* see attention/attention.h; NULL: nobody does */
 } mn__score_config;

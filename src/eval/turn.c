@@ -55,40 +55,47 @@ static mn_status make_frame(const mn__chat *chat, bool later, struct frame *fram
     return MN_OK;
 }
 
-mn_status mn__turn_text(const mn__chat *chat, const mn__tokenizer *tokenizer, const char *text,
-                        int64_t bytes, mn__ids *ids, mn_error *error)
+static void add_before(const mn__turns *turns, mn__ids *ids)
 {
+    for (int64_t i = 0; i < turns->before->count; i++)
+        mn__ids_add(ids, turns->before->id[i]);
+}
+
+mn_status mn__turn_text(const mn__turns *turns, const char *text, int64_t bytes, mn__ids *ids,
+                        mn_error *error)
+{
+    const mn__chat *chat = turns->chat;
     mn__string whole = {0};
     struct frame frame = {0};
     mn_status status = chat ? make_frame(chat, false, &frame, error) : MN_OK;
     if (status == MN_OK) {
         if (!chat)
-            mn__ids_add(ids, tokenizer->start);
+            add_before(turns, ids);
         mn__string_add(&whole, frame.before, frame.before_bytes);
         mn__string_add(&whole, text, bytes);
         mn__string_puts(&whole, chat ? "\n\n" : "");
-        status = encode(tokenizer, &whole, ids, error);
+        status = encode(turns->tokenizer, &whole, ids, error);
     }
     mn__string_free(&whole);
     mn__string_free(&frame.text);
     return status;
 }
 
-mn_status mn__turn_question(const mn__chat *chat, const mn__tokenizer *tokenizer,
-                            mn__turn_place place, const char *question, mn__ids *ids,
-                            mn_error *error)
+mn_status mn__turn_question(const mn__turns *turns, mn__turn_place place, const char *question,
+                            int64_t bytes, mn__ids *ids, mn_error *error)
 {
+    const mn__chat *chat = turns->chat;
     mn__string whole = {0};
     struct frame frame = {0};
     mn_status status = chat ? make_frame(chat, place == MN__TURN_LATER, &frame, error) : MN_OK;
     if (status == MN_OK) {
         if (!chat && place == MN__TURN_ALONE)
-            mn__ids_add(ids, tokenizer->start);
+            add_before(turns, ids);
         if (chat && place != MN__TURN_FIRST)
             mn__string_add(&whole, frame.before, frame.before_bytes);
-        mn__string_puts(&whole, question);
+        mn__string_add(&whole, question, bytes);
         mn__string_puts(&whole, chat ? frame.after : "");
-        status = encode(tokenizer, &whole, ids, error);
+        status = encode(turns->tokenizer, &whole, ids, error);
     }
     mn__string_free(&whole);
     mn__string_free(&frame.text);

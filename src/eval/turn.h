@@ -10,10 +10,16 @@
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
-/* Appends what is read before any question. chat NULL: the text as it is, after the
- * tokenizer's start. */
-mn_status mn__turn_text(const mn__chat *chat, const mn__tokenizer *tokenizer, const char *text,
-                        int64_t bytes, mn__ids *ids, mn_error *error);
+/* What turns are made with; all is borrowed. */
+typedef struct mn__turns {
+    const mn__chat *chat; /* NULL: texts as they are */
+    const mn__tokenizer *tokenizer;
+    const mn__ids *before; /* what stands before a text that is as it is (model/run.h) */
+} mn__turns;
+
+/* Appends what is read before any question. */
+mn_status mn__turn_text(const mn__turns *turns, const char *text, int64_t bytes, mn__ids *ids,
+                        mn_error *error);
 
 typedef enum mn__turn_place {
     MN__TURN_ALONE, /* nothing was read */
@@ -22,8 +28,7 @@ typedef enum mn__turn_place {
 } mn__turn_place;
 /* Appends a question's ids and what comes before the answer. MN_ERROR_UNSUPPORTED: a template
  * that changes messages so that they are not found again. */
-mn_status mn__turn_question(const mn__chat *chat, const mn__tokenizer *tokenizer,
-                            mn__turn_place place, const char *question, mn__ids *ids,
-                            mn_error *error);
+mn_status mn__turn_question(const mn__turns *turns, mn__turn_place place, const char *question,
+                            int64_t bytes, mn__ids *ids, mn_error *error);
 
 #endif

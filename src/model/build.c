@@ -182,6 +182,12 @@ static mn_status read_factors(mn__decoder *decoder, const mn__string_list *texts
     return MN_OK;
 }
 
+bool mn__decoder_plans(const mn__decoder_options *options)
+{
+    return options->positions == 2 && (options->rope_scaling == MN__ROPE_DYNAMIC ||
+                                       options->rope_scaling == MN__ROPE_LONGROPE);
+}
+
 static mn_status create_rope(mn__decoder *decoder, mn_error *error)
 {
     const mn__decoder_options *options = &decoder->options;
@@ -210,6 +216,15 @@ static mn_status create_rope(mn__decoder *decoder, mn_error *error)
     }
     return status == MN_OK ? mn__rope_create(&decoder->rope, &decoder->arena, &rope, error)
                            : status;
+}
+
+mn_status mn__decoder_plan(mn__decoder *decoder, int64_t tokens, mn_error *error)
+{
+    mn__decoder_options *options = &decoder->options;
+    if (!mn__decoder_plans(options) || options->rope_length == tokens)
+        return MN_OK;
+    options->rope_length = tokens;
+    return create_rope(decoder, error);
 }
 
 static mn_status create_embedding(mn__decoder *decoder, mn_error *error)

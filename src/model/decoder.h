@@ -68,6 +68,10 @@ mn_status mn__decoder_new(mn__decoder **decoder, mn__params *params, const mn__y
                           const mn__yaml_node *attention, int64_t vocabulary, int64_t segment,
                           mn_error *error);
 void mn__decoder_free(mn__decoder *decoder);
+/* Whether rotary frequencies depend on the length of a text: dynamic's and longrope's. They are
+ * made for one of so many tokens; what was read before was turned by the old ones. */
+bool mn__decoder_plans(const mn__decoder_options *options);
+mn_status mn__decoder_plan(mn__decoder *decoder, int64_t tokens, mn_error *error);
 
 const mn__decoder_options *mn__decoder_options_of(const mn__decoder *decoder);
 int64_t mn__decoder_vocabulary(const mn__decoder *decoder);

@@ -11,6 +11,7 @@
 #include "model/llama2c_model.h"
 #include "model/pretrained.h"
 #include "model/rows.h"
+#include "text/tokenizer_types.h"
 
 /* ---- Parameters in files ---------------------------------------------------------- */
 
@@ -217,6 +218,8 @@ static mn_status open_model(mn__run *run, const mn__run_how *how, mn_error *erro
         status =
             load_tokenizer(run, mn__arena_printf(&run->arena, "%s/tokenizer", run->folder), error);
     if (status == MN_OK)
+        mn__ids_add(&run->before, run->tokenizer->start);
+    if (status == MN_OK)
         status = read_segment(run, error);
     if (status == MN_OK)
         status = mn__decoder_new(&run->decoder, &run->params, mn__yaml_get(run->recipe, "model"),
@@ -275,6 +278,32 @@ static mn_status load_pretrained_tokenizer(mn__run *run, const mn__config *confi
     return status;
 }
 
+/* The `add_bos_token` of tokenizer_config.json, which goes before what the tokenizer's own file
+ * says, as in transformers; a SentencePiece model alone adds it unless that says no. */
+static mn_status read_before(mn__run *run, mn_error *error)
+{
+    const mn__tokenizer *tokenizer = run->tokenizer;
+    const char *path = mn__arena_printf(&run->arena, "%s/tokenizer_config.json", run->folder);
+    json_t *root = NULL;
+    bool adds = tokenizer->type == &mn__tokenizer_type_sentencepiece, says = adds;
+    mn_status status = MN_OK;
+    if (!path)
+        return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
+    if (mn__file_exists(path))
+        status = mn__json_read(path, &root, error);
+    if (status == MN_OK && root) {
+        mn__json object = {path, root};
+        says |= json_is_boolean(json_object_get(root, "add_bos_token"));
+        status = mn__json_bool(object, "add_bos_token", MN__JSON_OPTIONAL, &adds, error);
+    }
+    json_decref(root);
+    for (int64_t i = 0; !says && i < tokenizer->before.count; i++)
+        mn__ids_add(&run->before, tokenizer->before.id[i]);
+    if (says && adds)
+        mn__ids_add(&run->before, tokenizer->start);
+    return status;
+}
+
 static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error *error)
 {
     static const char *const usual[] = {"data.segment=512", "train.precision=f32"};
@@ -287,6 +316,9 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
     run->ends = config.ends;
     run->context = config.context;
     run->end_count = config.end_count;
+    run->plans = true;
+    for (int64_t i = 0; i < how->override_count; i++)
+        run->plans &= strncmp(how->overrides[i], "model.rope_length=", 18) != 0;
     for (int i = 0; i < 2 && status == MN_OK; i++)
         status = mn__yaml_set(&run->arena, run->recipe, usual[i], error);
     if (status == MN_OK)
@@ -299,6 +331,8 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
         mn__ahead_start(&run->ahead, run->folder, ".safetensors");
         status = load_pretrained_tokenizer(run, &config, how->tokenizer, error);
     }
+    if (status == MN_OK)
+        status = read_before(run, error);
     if (status == MN_OK)
         status = mn__pretrained_load(&run->decoder, &run->params, &config, run->folder, error);
     snprintf(run->weights_file, sizeof run->weights_file, "%s",
@@ -339,14 +373,22 @@ mn_status mn__run_open_as(mn__run *run, mn__device *device, const char *folder,
     run->folder = mn__arena_strdup(&run->arena, folder);
     mn_status status = run->folder ? open_folder(run, how, error)
                                    : mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a run");
+    if (status == MN_OK && run->before.failed)
+        status = mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory for a run");
     if (status != MN_OK)
         mn__run_close(run);
     return status;
 }
 
+mn_status mn__run_plan(mn__run *run, int64_t tokens, mn_error *error)
+{
+    return run->plans ? mn__decoder_plan(run->decoder, tokens, error) : MN_OK;
+}
+
 void mn__run_close(mn__run *run)
 {
     mn__ahead_end(&run->ahead);
+    mn__ids_free(&run->before);
     mn__decoder_free(run->decoder);
     mn__params_free(&run->params);
     mn__tokenizer_free(run->tokenizer);

@@ -29,6 +29,10 @@ typedef struct mn__run {
     int64_t context;   /* tokens of the longest text that the model is for; 0: not known */
     int64_t end_count; /* of ids at which generation ends; 0 of what was trained here */
     const int32_t *ends;
+    mn__ids before; /* what stands before every text: of what was trained here the tokenizer's
+                     * start; of a pretrained model what its tokenizer adds by default, which
+                     * may be nothing */
+    bool plans;     /* mn__run_plan has a say */
     const mn__family *family; /* of a pretrained model, else NULL */
     char weights_file[32];    /* "best.safetensors", "last.safetensors" or "model.safetensors" */
     char fingerprint[33];     /* of that file's weights, once asked for: mn__run_fingerprint */
@@ -61,6 +65,10 @@ void mn__run_close(mn__run *run);
 /* XXH3 over the weights, "0f3a...": the first call reads all of them. NULL when memory is
  * short. */
 const char *mn__run_fingerprint(mn__run *run, mn_error *error);
+/* Rotary frequencies that depend on the length of a text (nn/rope.h) are made for one of so many
+ * tokens, before anything is read. Nothing happens to other models, to those that were trained
+ * here, and where an override has said model.rope_length. */
+mn_status mn__run_plan(mn__run *run, int64_t tokens, mn_error *error);
 
 /* All parameters and buffers as named tensors that point into params, which are masters. */
 mn_status mn__params_list(const mn__params *params, mn__arena *arena, mn__safetensor **tensors,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "attention/types.h"
+#include "nn/rope.h"
 
 /* Runs over all attentions: how many see all of a text, and what a token of theirs takes. */
 static int64_t count_full(const mn__decoder *decoder, int64_t *elements)
@@ -27,11 +28,25 @@ static int64_t learned_positions(const mn__run *run)
     return mn__decoder_learns_positions(run->decoder) ? options->max_positions : INT64_MAX;
 }
 
+/* Where frequencies depend on the length, they are right up to the one that they were made for:
+ * longrope's short factors up to the first training's, dynamic's base from there on. */
+static int64_t turned(const mn__run *run, int64_t context)
+{
+    const mn__decoder_options *options = mn__decoder_options_of(run->decoder);
+    int64_t original = options->rope_original, length = options->rope_length;
+    if (!mn__decoder_plans(options))
+        return context;
+    if (options->rope_scaling == MN__ROPE_DYNAMIC)
+        return length > original ? length : original;
+    return length > original ? context : original;
+}
+
 int64_t mn__limit_of(const mn__run *run)
 {
     int64_t elements, most = learned_positions(run);
-    if (run->context > 0 && run->context < most && count_full(run->decoder, &elements))
-        most = run->context;
+    int64_t context = turned(run, run->context > 0 ? run->context : INT64_MAX);
+    if (context < most && count_full(run->decoder, &elements))
+        most = context;
     return most;
 }
 

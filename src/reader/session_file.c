@@ -167,6 +167,17 @@ static mn_status check_file(const mn__session *session, const mn__safetensors *f
     return MN_OK;
 }
 
+mn_status mn__session_file_check_tokenizer(const mn__safetensors *file, const char *path,
+                                           const char *fingerprint, mn_error *error)
+{
+    const char *theirs = mn__safetensors_metadata(file, "tokenizer");
+    if (theirs && !strcmp(theirs, fingerprint))
+        return MN_OK;
+    return mn__fail(error, MN_ERROR_MISMATCH, "open the model with that tokenizer, or read again",
+                    "%s was read with another tokenizer (%s, not %s)", path,
+                    theirs ? theirs : "none", fingerprint);
+}
+
 mn_status mn__session_take(mn__session *session, const mn__safetensors *file, const char *path,
                            const char *fingerprint, mn_error *error)
 {

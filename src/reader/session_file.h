@@ -25,6 +25,10 @@ mn_status mn__session_write(const mn__session *session, const char *path, const 
 /* MN_ERROR_FORMAT: no session, or one without a checksum; MN_ERROR_UNSUPPORTED: of another
  * version. */
 mn_status mn__session_file_open(mn__safetensors **file, const char *path, mn_error *error);
+/* MN_ERROR_MISMATCH where what is in it was read with another tokenizer than the one with this
+ * fingerprint. */
+mn_status mn__session_file_check_tokenizer(const mn__safetensors *file, const char *path,
+                                           const char *fingerprint, mn_error *error);
 /* Takes the state of an open file whose format is known; errors as of mn__session_load, which
  * leave the session reset. `path` is for errors. */
 mn_status mn__session_take(mn__session *session, const mn__safetensors *file, const char *path,

@@ -65,10 +65,14 @@ static void write_tokenizer(const char *folder, const char *chat)
                                         "rstrip", 0, "normalized", 0, "special", 1));
     json_t *bytes = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
                               "trim_offsets", 1, "use_regex", 1);
+    json_t *begin = json_pack(
+        "{s:s, s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}], s:{s:{s:s, s:[i], s:[s]}}}", "type",
+        "TemplateProcessing", "single", "SpecialToken", "id", "<s>", "type_id", 0, "Sequence", "id",
+        "A", "type_id", 0, "special_tokens", "<s>", "id", "<s>", "ids", 256, "tokens", "<s>");
     write_json(folder, "tokenizer.json",
-               json_pack("{s:s, s:o, s:n, s:O, s:n, s:o, s:{s:s, s:o, s:[]}}", "version", "1.0",
+               json_pack("{s:s, s:o, s:n, s:O, s:o, s:o, s:{s:s, s:o, s:[]}}", "version", "1.0",
                          "added_tokens", tokens, "normalizer", "pre_tokenizer", bytes,
-                         "post_processor", "decoder", bytes, "model", "type", "BPE", "vocab",
+                         "post_processor", begin, "decoder", bytes, "model", "type", "BPE", "vocab",
                          vocabulary, "merges"));
     json_t *settings = json_pack("{s:s, s:s}", "bos_token", "<s>", "eos_token", "<|end|>");
     if (chat)

@@ -14,6 +14,7 @@
 
 static const char *folder;
 static mn__tokenizer *tokenizer;
+static const mn__ids *before; /* <s> */
 
 static int setup(void **state)
 {
@@ -22,6 +23,7 @@ static int setup(void **state)
     folder = *state;
     small_model_make(folder_path(folder, "model"), "llama", 1, small_model_chat);
     succeed(mn__tokenizer_load(&tokenizer, folder_path(folder, "model"), &error), &error);
+    before = &tokenizer->before;
     return status;
 }
 
@@ -53,16 +55,23 @@ static void by_template(void **state)
     mn__chat *chat;
     mn__ids ids = {0};
     succeed(mn__chat_open(&chat, folder_path(folder, "model"), &error), &error);
-    succeed(mn__turn_text(chat, tokenizer, "A text.", 7, &ids, &error), &error);
+    succeed(mn__turn_text(&(mn__turns){chat, tokenizer, before}, "A text.", 7, &ids, &error),
+            &error);
     check(&ids, "<s><|user|>A text.\n\n");
-    succeed(mn__turn_question(chat, tokenizer, MN__TURN_FIRST, "Why?", &ids, &error), &error);
+    succeed(mn__turn_question(&(mn__turns){chat, tokenizer, before}, MN__TURN_FIRST, "Why?", 4,
+                              &ids, &error),
+            &error);
     check(&ids, "<s><|user|>A text.\n\nWhy?<|end|><|assistant|>");
     add(&ids, "So.");
-    succeed(mn__turn_question(chat, tokenizer, MN__TURN_LATER, "And?", &ids, &error), &error);
+    succeed(mn__turn_question(&(mn__turns){chat, tokenizer, before}, MN__TURN_LATER, "And?", 4,
+                              &ids, &error),
+            &error);
     check(&ids, "<s><|user|>A text.\n\nWhy?<|end|><|assistant|>So.<|end|><|user|>And?<|end|>"
                 "<|assistant|>");
     mn__ids_clear(&ids);
-    succeed(mn__turn_question(chat, tokenizer, MN__TURN_ALONE, "Why?", &ids, &error), &error);
+    succeed(mn__turn_question(&(mn__turns){chat, tokenizer, before}, MN__TURN_ALONE, "Why?", 4,
+                              &ids, &error),
+            &error);
     check(&ids, "<s><|user|>Why?<|end|><|assistant|>");
     mn__ids_free(&ids);
     mn__chat_free(chat);
@@ -73,14 +82,21 @@ static void raw(void **state)
     (void)state;
     mn_error error;
     mn__ids ids = {0};
-    succeed(mn__turn_text(NULL, tokenizer, "A text.", 7, &ids, &error), &error);
-    succeed(mn__turn_question(NULL, tokenizer, MN__TURN_FIRST, " Why?", &ids, &error), &error);
-    succeed(mn__turn_question(NULL, tokenizer, MN__TURN_LATER, " And?", &ids, &error), &error);
+    succeed(mn__turn_text(&(mn__turns){NULL, tokenizer, before}, "A text.", 7, &ids, &error),
+            &error);
+    succeed(mn__turn_question(&(mn__turns){NULL, tokenizer, before}, MN__TURN_FIRST, " Why?", 5,
+                              &ids, &error),
+            &error);
+    succeed(mn__turn_question(&(mn__turns){NULL, tokenizer, before}, MN__TURN_LATER, " And?", 5,
+                              &ids, &error),
+            &error);
     assert_int_equal(ids.id[0], tokenizer->start);
     mn__ids rest = {.id = ids.id + 1, .count = ids.count - 1};
     check(&rest, "A text. Why? And?");
     mn__ids_clear(&ids);
-    succeed(mn__turn_question(NULL, tokenizer, MN__TURN_ALONE, "Why?", &ids, &error), &error);
+    succeed(mn__turn_question(&(mn__turns){NULL, tokenizer, before}, MN__TURN_ALONE, "Why?", 4,
+                              &ids, &error),
+            &error);
     assert_int_equal(ids.id[0], tokenizer->start);
     mn__ids_free(&ids);
 }
@@ -99,10 +115,12 @@ static void refused(void **state)
         mn__ids ids = {0};
         const char *text = templates[i];
         succeed(mn__chat_new(&chat, "t", text, (int64_t)strlen(text), NULL, &error), &error);
-        mn_status first = mn__turn_text(chat, tokenizer, "text", 4, &ids, &error);
+        mn_status first =
+            mn__turn_text(&(mn__turns){chat, tokenizer, before}, "text", 4, &ids, &error);
         assert_int_equal(first, i < 3 ? MN_ERROR_UNSUPPORTED : MN_OK);
-        assert_int_not_equal(
-            mn__turn_question(chat, tokenizer, MN__TURN_LATER, "Why?", &ids, &error), MN_OK);
+        assert_int_not_equal(mn__turn_question(&(mn__turns){chat, tokenizer, before},
+                                               MN__TURN_LATER, "Why?", 4, &ids, &error),
+                             MN_OK);
         assert_non_null(strstr(error.hint, "--raw"));
         mn__ids_free(&ids);
         mn__chat_free(chat);
