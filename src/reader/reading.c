@@ -68,16 +68,15 @@ static void thin_out(mn__reading *reading)
 }
 
 /* A mark less costs time later, no more: where memory is short there is none. */
-void mn__reading_mark(mn__reading *reading)
+bool mn__reading_mark(mn__reading *reading)
 {
     const mn__session *session = &reading->session;
     int64_t bytes = bytes_of_mark(reading), at = reading->ids.count;
-    if (at == 0 || bytes > reading->options.budget ||
-        (reading->newest && reading->newest->at == at))
-        return;
-    mn__mark *mark = mn__malloc(bytes);
+    if (at == 0 || (reading->newest && reading->newest->at == at))
+        return true;
+    mn__mark *mark = bytes > reading->options.budget ? NULL : mn__malloc(bytes);
     if (!mark)
-        return;
+        return false;
     *mark = (mn__mark){.at = at, .older = reading->newest};
     memcpy(mark->hidden, session->hidden, (size_t)width_of(reading) * sizeof(float));
     mn__states_snapshot(&session->states, snapshot_of(reading, mark));
@@ -86,6 +85,7 @@ void mn__reading_mark(mn__reading *reading)
     reading->mark_bytes += bytes;
     while (reading->mark_bytes > reading->options.budget && reading->marks > 1)
         thin_out(reading);
+    return true;
 }
 
 /* Between calls: marks that are copies of memories are spared. */
@@ -161,9 +161,9 @@ mn_status mn__reading_ended(mn__reading *reading, int64_t end, mn_error *error)
 }
 
 /* One segment: `count` tokens, which cross no multiple of the chunk. The ids may be those that
- * the reading holds. */
+ * the reading holds. hidden: [count, C] or NULL, as of mn__stretch. */
 static mn_status read_segment(mn__reading *reading, const int32_t *ids, int64_t count,
-                              mn_error *error)
+                              float *hidden, mn_error *error)
 {
     int64_t at = reading->ids.count;
     mn_status status = mn__reading_ended(reading, at + count, error);
@@ -175,7 +175,8 @@ static mn_status read_segment(mn__reading *reading, const int32_t *ids, int64_t 
         status = no_memory(error);
     } else {
         memmove(own, ids, (size_t)count * sizeof *own);
-        status = mn__session_read(&reading->session, &(mn__stretch){.T = count, .ids = own}, error);
+        status = mn__session_read(&reading->session,
+                                  &(mn__stretch){.T = count, .ids = own, .hidden = hidden}, error);
     }
     if (status == MN_OK)
         return MN_OK;
@@ -207,16 +208,59 @@ static mn_status check_room(const mn__reading *reading, int64_t count, mn_error 
                     (long long)reading->options.capacity);
 }
 
-mn_status mn__reading_add(mn__reading *reading, const int32_t *ids, int64_t count, mn_error *error)
+/* Rows whose logits are wanted, of a call's ids. */
+struct asked {
+    const int64_t *rows;
+    int64_t count, done;
+    float *hidden; /* [chunk, C]: a segment's */
+    float *logits;
+};
+
+/* Those of the segment that begins at ids[from], which was read. */
+static mn_status take_logits(mn__reading *reading, struct asked *asked, int64_t from, int64_t count,
+                             mn_error *error)
+{
+    int64_t C = width_of(reading), n = 0, done = asked->done;
+    int64_t V = mn__decoder_vocabulary(reading->session.decoder);
+    for (; done + n < asked->count && asked->rows[done + n] < from + count; n++)
+        memmove(asked->hidden + n * C, asked->hidden + (asked->rows[done + n] - from) * C,
+                (size_t)C * sizeof(float));
+    asked->done += n;
+    return mn__session_head(&reading->session, asked->hidden, n, asked->logits + done * V, error);
+}
+
+static mn_status add(mn__reading *reading, const int32_t *ids, int64_t count, struct asked *asked,
+                     mn_error *error)
 {
     mn_status status = check_room(reading, reading->ids.count + count, error);
     for (int64_t done = 0; done < count && status == MN_OK;) {
         int64_t n = segment_length(reading, count - done);
-        status = read_segment(reading, ids + done, n, error);
-        done += n;
+        status = read_segment(reading, ids + done, n, asked ? asked->hidden : NULL, error);
         if (status == MN_OK)
             mark_on_the_way(reading);
+        if (status == MN_OK && asked)
+            status = take_logits(reading, asked, done, n, error);
+        done += n;
     }
+    return status;
+}
+
+mn_status mn__reading_add(mn__reading *reading, const int32_t *ids, int64_t count, mn_error *error)
+{
+    return add(reading, ids, count, NULL, error);
+}
+
+mn_status mn__reading_add_logits(mn__reading *reading, const int32_t *ids, int64_t count,
+                                 const int64_t *rows, int64_t row_count, float *logits,
+                                 mn_error *error)
+{
+    struct asked asked = {.rows = rows, .count = row_count, .logits = logits};
+    asked.hidden = mn__malloc(mn__size_product(reading->options.chunk,
+                                               width_of(reading) * (int64_t)sizeof *asked.hidden));
+    if (!asked.hidden)
+        return no_memory(error);
+    mn_status status = add(reading, ids, count, &asked, error);
+    mn__free(asked.hidden);
     return status;
 }
 
@@ -258,7 +302,7 @@ mn_status mn__reading_rewind(mn__reading *reading, int64_t count, mn__sync *sync
         /* again in the segments of the first time */
         for (int64_t i = reading->end_count; i < ends && at < count && status == MN_OK; i++) {
             int64_t end = reading->ends[i] < count ? reading->ends[i] : count;
-            status = read_segment(reading, reading->ids.id + at, end - at, error);
+            status = read_segment(reading, reading->ids.id + at, end - at, NULL, error);
             at = end;
         }
     }
@@ -291,7 +335,8 @@ mn_status mn__reading_sync(mn__reading *reading, const int32_t *ids, int64_t cou
             status = mn__fail(error, MN_ERROR_INTERRUPTED, "the same call goes on from there",
                               "stopped after %lld of %lld tokens", (long long)at, (long long)count);
         else
-            status = read_segment(reading, ids + at, segment_length(reading, count - at), error);
+            status =
+                read_segment(reading, ids + at, segment_length(reading, count - at), NULL, error);
         done.read += reading->ids.count - at;
         if (status == MN_OK)
             mark_on_the_way(reading);

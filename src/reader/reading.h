@@ -63,6 +63,11 @@ mn_status mn__reading_sync(mn__reading *reading, const int32_t *ids, int64_t cou
                            mn_error *error);
 /* More of the text. */
 mn_status mn__reading_add(mn__reading *reading, const int32_t *ids, int64_t count, mn_error *error);
+/* The same, with logits [row_count, V] of the tokens after ids[rows[i]]; rows rise. Where memory
+ * for logits is short, the text may have been read. */
+mn_status mn__reading_add_logits(mn__reading *reading, const int32_t *ids, int64_t count,
+                                 const int64_t *rows, int64_t row_count, float *logits,
+                                 mn_error *error);
 /* Back to the first `count` tokens. */
 mn_status mn__reading_rewind(mn__reading *reading, int64_t count, mn__sync *sync, mn_error *error);
 /* Makes the capacity large enough for so many tokens more; what was read is there twice while it
@@ -90,6 +95,7 @@ int64_t mn__reading_file_tokens(const mn__safetensors *file);
 /* For reading_file.c. */
 void mn__reading_clear(mn__reading *reading);
 mn_status mn__reading_ended(mn__reading *reading, int64_t end, mn_error *error);
-void mn__reading_mark(mn__reading *reading);
+/* Whether there is a mark at the present place now. */
+bool mn__reading_mark(mn__reading *reading);
 
 #endif

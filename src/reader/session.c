@@ -108,8 +108,20 @@ static mn_status segment_length(const mn__session *session, const mn__stretch *s
     return MN_OK;
 }
 
-static void keep_last_hidden(mn__session *session, const mn__var *hidden,
-                             const mn__segment *segment)
+/* Hidden states of a row's tokens t..t+count to `to` [count, C]. */
+static void keep_hidden(mn__session *session, const mn__var *hidden, int64_t row, int64_t t,
+                        int64_t count, float *to)
+{
+    int64_t C = hidden->value.size[2];
+    mn__tensor from = mn__tensor_slice(&hidden->value, 0, row, 1);
+    from = mn__tensor_slice(&from, 1, t, count);
+    mn__tensor own = mn__tensor_of(to, MN__F32, 3, (int64_t[]){1, count, C});
+    mn__tensor_convert(&session->tape.device->queue, &own, &from);
+}
+
+/* Each row's last one, and all that the stretch wants. */
+static void keep_all_hidden(mn__session *session, const mn__stretch *stretch, int64_t from,
+                            const mn__var *hidden, const mn__segment *segment)
 {
     if (session->tape.device->counting)
         return;
@@ -118,10 +130,10 @@ static void keep_last_hidden(mn__session *session, const mn__var *hidden,
         int64_t valid = mn__segment_valid(segment, b);
         if (valid == 0)
             continue;
-        mn__tensor row = mn__tensor_slice(&hidden->value, 0, b, 1);
-        row = mn__tensor_slice(&row, 1, valid - 1, 1);
-        mn__tensor to = mn__tensor_of(session->hidden + b * C, MN__F32, 3, (int64_t[]){1, 1, C});
-        mn__tensor_convert(&session->tape.device->queue, &to, &row);
+        keep_hidden(session, hidden, b, valid - 1, 1, session->hidden + b * C);
+        if (stretch->hidden)
+            keep_hidden(session, hidden, b, 0, valid,
+                        stretch->hidden + (b * stretch->T + from) * C);
     }
 }
 
@@ -174,7 +186,7 @@ static mn_status read_segment(mn__session *session, const mn__stretch *stretch, 
     if (status != MN_OK)
         return status;
     mn__decoder_commit(session->decoder, tape, &segment, &session->states, false);
-    keep_last_hidden(session, hidden, &segment);
+    keep_all_hidden(session, stretch, from, hidden, &segment);
     status = check_step(session, error);
     session->torn = status != MN_OK;
     return status;
@@ -202,22 +214,37 @@ static mn_status check_read(const mn__session *session, mn_error *error)
                     "nothing has been read that a token could follow");
 }
 
+/* A few rows at a time, so that the tape's memory stays small. */
+mn_status mn__session_head(mn__session *session, const float *hidden, int64_t count, float *logits,
+                           mn_error *error)
+{
+    enum { AT_ONCE = 64 };
+    mn__tape *tape = &session->tape;
+    int64_t C = mn__decoder_options_of(session->decoder)->width;
+    int64_t V = mn__decoder_vocabulary(session->decoder);
+    int32_t every[AT_ONCE];
+    mn_status status = MN_OK;
+    for (int32_t i = 0; i < AT_ONCE; i++)
+        every[i] = i;
+    for (int64_t from = 0, rows; from < count && status == MN_OK; from += rows) {
+        rows = count - from < AT_ONCE ? count - from : AT_ONCE;
+        mn__tensor own = mn__tensor_of((float *)(uintptr_t)(hidden + from * C), MN__F32, 2,
+                                       (int64_t[]){rows, C});
+        mn__var *var =
+            mn__decoder_logits(session->decoder, tape, mn__tape_constant(tape, own), every, rows);
+        if (var)
+            memcpy(logits + from * V, var->value.data, (size_t)mn__tensor_bytes(&var->value));
+        status = check_step(session, error);
+        mn__tape_reset(tape);
+    }
+    return status;
+}
+
 const float *mn__session_logits(mn__session *session, mn_error *error)
 {
     if (check_read(session, error) != MN_OK)
         return NULL;
-    mn__tape *tape = &session->tape;
-    int64_t rows = session->options.rows, C = mn__decoder_options_of(session->decoder)->width;
-    int32_t *every = mn__arena_calloc(&tape->nodes, rows, sizeof *every);
-    for (int32_t b = 0; every && b < rows; b++)
-        every[b] = b;
-    mn__tensor hidden = mn__tensor_of(session->hidden, MN__F32, 2, (int64_t[]){rows, C});
-    mn__var *logits = every ? mn__decoder_logits(session->decoder, tape,
-                                                 mn__tape_constant(tape, hidden), every, rows)
-                            : NULL;
-    if (logits)
-        memcpy(session->logits, logits->value.data, (size_t)mn__tensor_bytes(&logits->value));
-    mn_status status = every ? check_step(session, error) : no_memory(error);
-    mn__tape_reset(tape);
+    mn_status status =
+        mn__session_head(session, session->hidden, session->options.rows, session->logits, error);
     return status == MN_OK ? session->logits : NULL;
 }

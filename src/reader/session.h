@@ -37,7 +37,8 @@ void mn__session_close(mn__session *session);
 
 /* One stretch of every row's text: T tokens a row, of which valid[b] are real.
  * weights, targets and losses (all [rows, T]) go together; NULL: nothing is
- * scored. losses receives the nats of targets with a weight, 0 for the others. */
+ * scored. losses receives the nats of targets with a weight, 0 for the others. hidden
+ * (NULL: nobody wants it) receives what logits are made of, where tokens are real. */
 typedef struct mn__stretch {
     int64_t T;
     const int32_t *ids;   /* [rows, T] */
@@ -46,6 +47,7 @@ typedef struct mn__stretch {
     const int32_t *targets;
     const float *weights;
     float *losses;
+    float *hidden; /* [rows, T, C] */
 } mn__stretch;
 
 /* Reads on. After a failure the session stands where the last whole segment
@@ -60,6 +62,9 @@ mn_status mn__session_read(mn__session *session, const mn__stretch *stretch, mn_
  * call; those of a row that has read nothing of its document mean nothing. NULL
  * where no row has (MN_ERROR_USAGE), or memory is short. */
 const float *mn__session_logits(mn__session *session, mn_error *error);
+/* Logits [count, V] of hidden [count, C], a stretch's. */
+mn_status mn__session_head(mn__session *session, const float *hidden, int64_t count, float *logits,
+                           mn_error *error);
 /* MN_ERROR_MEMORY where it is torn. */
 mn_status mn__session_check(const mn__session *session, mn_error *error);
 /* Forgets everything: all rows begin a document. */
