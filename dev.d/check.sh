@@ -10,7 +10,7 @@ CLANG_FORMAT_VERSION=14.0.6
 MOST_LINES=1200
 
 # The folders of src/, highest first: a file includes from its own folder and from those below.
-LAYERS="cli serve train eval reader optim model attention nn op tensor kernel data text base"
+LAYERS="cli serve api train eval reader optim model attention nn op tensor kernel data text base"
 
 # sources NAME...: the project's files whose names match, as paths from the root.
 sources() {

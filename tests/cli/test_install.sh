@@ -1,6 +1,6 @@
 #!/bin/sh
 # test_install.sh SOURCE_DIR BINARY_DIR: installs into an empty prefix, then builds and runs a small
-# C program against it, once found by CMake and once by pkg-config. The whole archive is linked, so
+# C program against it, example.c, once found by CMake and once by pkg-config. The whole archive is linked, so
 # that a dependency which either of them forgets to name is an error here.
 set -eu
 build=$2
@@ -13,17 +13,37 @@ rm -rf "$work"
 mkdir -p "$work/user"
 cmake --install "$build" --prefix "$work/prefix" >"$work/install.log"
 
-cat >"$work/user/main.c" <<'END'
-#include <mneme.h>
-#include <stdio.h>
-#include <string.h>
+# The use that the header shows is the example's, line by line, but for its names of files.
+cp "$1/tests/cli/example.c" "$work/user/main.c"
+sed -n 's/^ \*     *//p' "$work/prefix/include/mneme.h" |
+    sed 's/"SmolLM2-135M-Instruct"/path/; s/"book.mns"/file/' >"$work/shown"
+[ "$(wc -l <"$work/shown")" -gt 15 ]
+while IFS= read -r line; do
+    grep -qF -e "$line" "$work/user/main.c" || { echo "example.c lacks: $line"; exit 1; }
+done <"$work/shown"
 
-int main(void)
-{
-    puts(mn_version());
-    return strcmp(mn_version(), MN_VERSION) != 0;
-}
+# A model for it to read with: a run of two steps.
+i=0
+while [ $i -lt 400 ]; do
+    echo "Line $i: the river runs to the sea."
+    i=$((i + 1))
+done >"$work/book.txt"
+cat >"$work/recipe.yaml" <<END
+model: {depth: 1, width: 16, heads: 2}
+attention: {type: xl, memory: 16}
+data: {corpus: ["text=$work/book.txt@train"], segment: 16, batch: 2, tokenizer: bytes}
+train: {steps: 2, threads: 1, validate_every: 0}
 END
+"$work/prefix/bin/mneme" train "$work/recipe.yaml" --run "$work/run"
+
+# runs PROGRAM: it reads the book, keeps it, and says something.
+runs() {
+    rm -f "$work/book.mns"
+    "$1" "$work/run" "$work/book.txt" "$work/book.mns" >"$work/said" 2>"$work/progress"
+    [ -s "$work/said" ] && [ -s "$work/book.mns" ] && [ -s "$work/progress" ]
+    "$work/prefix/bin/mneme" inspect "$work/book.mns" | grep -q 'mneme session'
+}
+
 cat >"$work/user/CMakeLists.txt" <<'END'
 cmake_minimum_required(VERSION 3.24)
 project(user LANGUAGES C)
@@ -36,7 +56,7 @@ compiler=$(sed -n 's/^CMAKE_C_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
 cmake -S "$work/user" -B "$work/user/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" \
     -DCMAKE_C_COMPILER="$compiler" >"$work/user/configure.log"
 cmake --build "$work/user/build"
-"$work/user/build/user"
+runs "$work/user/build/user"
 
 PKG_CONFIG_PATH=$(dirname "$(find "$work/prefix" -name mneme.pc)")
 export PKG_CONFIG_PATH
@@ -44,4 +64,4 @@ export PKG_CONFIG_PATH
 "$compiler" "$work/user/main.c" -o "$work/user/by_pkgconfig" \
     -Wl,--whole-archive "$(find "$work/prefix" -name libmneme.a)" -Wl,--no-whole-archive \
     $(pkg-config --cflags --libs mneme)
-"$work/user/by_pkgconfig"
+runs "$work/user/by_pkgconfig"

@@ -1,0 +1,22 @@
+/* What the public handles (include/mneme.h) are. */
+#ifndef MN__API_OWN_H
+#define MN__API_OWN_H
+
+#include "model/run.h"
+#include "reader/reading.h"
+#include "text/chat.h"
+
+struct mn_model {
+    mn__device device;
+    mn__run run;
+    mn__dtype compute;
+    mn__chat *chat;   /* or NULL */
+    mn_error no_chat; /* why there is none */
+};
+
+struct mn_session {
+    mn_model *model;
+    mn__reading reading;
+};
+
+#endif
