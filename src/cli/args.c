@@ -127,6 +127,27 @@ static mn_status parse_option(argument_words *words, const char *word)
     return set(words, option, value);
 }
 
+/* What --model says is the last operand, for verbs that have it so. */
+static mn_status take_model(const argument_words *words)
+{
+    mn__call *call = words->call;
+    const mn__verb *verb = call->verb;
+    const mn__option *option = NULL;
+    for (int64_t i = 0; verb->model && (option = mn__verb_option(verb, i)); i++)
+        if (!strcmp(option->name, "model"))
+            break;
+    const char *model =
+        option ? *(const char **)(void *)((char *)call->options + option->offset) : "";
+    if (!*model)
+        return MN_OK;
+    if (call->count >= verb->most)
+        return mn__fail(words->error, MN_ERROR_USAGE, "give one of them",
+                        "'%s' and --model %s name the same thing", call->operands[verb->most - 1],
+                        model);
+    words->operands[call->count++] = model;
+    return MN_OK;
+}
+
 static mn_status check_operands(const argument_words *words)
 {
     const mn__call *call = words->call;
@@ -170,7 +191,8 @@ static mn_status parse_words(argument_words *words, bool *help)
         if (status != MN_OK)
             return status;
     }
-    return check_operands(words);
+    mn_status status = take_model(words);
+    return status == MN_OK ? check_operands(words) : status;
 }
 
 mn_status mn__args_parse(mn__call *call, int argc, char **argv, bool *help, mn_error *error)

@@ -27,6 +27,7 @@ struct mn__verb {
     const char *name;
     const char *operands;            /* as in the usage line: "RUN", "[FILE...]" */
     int64_t least, most;             /* operands; most may be MN__ANY_NUMBER */
+    bool model;                      /* its option --model may take the last operand's place */
     const char *summary;             /* one line, no full stop */
     const char *details;             /* paragraphs of at most 78 columns; "" for none */
     const mn__option *const *tables; /* NULL-ended: the options, over one struct */

@@ -11,13 +11,14 @@
 
 typedef struct eval_options {
     mn__run_use use; /* first */
-    const char *data, *split, *documents;
+    const char *model, *data, *split, *documents;
     int64_t window, stride, rows;
     bool cleared, json, csv;
     const char *out, *tokens;
 } eval_options;
 
 static const mn__option own[] = {
+    MN__STRING(eval_options, model, "", "names RUN, in the operand's place"),
     MN__STRING(eval_options, data, "",
                "what to read: [TYPE=]PATH[@SPLIT] or a data set; the run's own"),
     MN__STRING(eval_options, split, "", "train, validation, test or all; test where there is one"),
@@ -316,13 +317,15 @@ const mn__verb mn__verb_eval = {
     .operands = "RUN",
     .least = 1,
     .most = 1,
+    .model = true,
     .summary = "perplexity over whole documents, each token scored once",
     .details = "The state is carried through each document; or cleared at every segment\n"
                "(--cleared), to see what it is worth; or there is none, and a window slides\n"
                "(--window W --stride S). Documents that were scored before in the same way are\n"
                "not read again: what is known is kept in RUN/eval, where mneme report finds it.\n"
                "RUN may be a pretrained model's folder.\n\n"
-               "  mneme eval runs/xl --data pg19=books/pg19@test --set attention.memory=1024",
+               "  mneme eval runs/xl --data pg19=books/pg19@test --set attention.memory=1024\n"
+               "  mneme eval --model Qwen2.5-0.5B --data text=book.txt",
     .tables = tables,
     .options_bytes = sizeof(eval_options),
     .run = run,

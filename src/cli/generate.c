@@ -11,7 +11,7 @@
 
 typedef struct generate_options {
     mn__run_use use; /* first */
-    const char *prompt, *file;
+    const char *model, *prompt, *file;
     int64_t tokens;
     double temperature;
     int64_t top_k;
@@ -23,6 +23,7 @@ typedef struct generate_options {
 
 #define OPTIONS generate_options
 static const mn__option own[] = {
+    MN__STRING(OPTIONS, model, "", "names RUN, in the operand's place"),
     MN__STRING(OPTIONS, prompt, "", "the text to go on with"),
     MN__STRING(OPTIONS, file, "", "the same, from a file"),
     MN__INT(OPTIONS, tokens, "256", 1, 1e9, "how many at most"),
@@ -128,12 +129,13 @@ const mn__verb mn__verb_generate = {
     .operands = "RUN",
     .least = 1,
     .most = 1,
+    .model = true,
     .summary = "let a model go on with a text",
     .details = "Prints what the model adds to the prompt, as it comes. RUN may be a pretrained\n"
                "model, a folder or a GGUF file (llama, qwen2): then the text may end of itself,\n"
                "before --tokens.\n\n"
                "  mneme generate runs/xl --prompt 'It was' --tokens 500 --top-p 0.95\n"
-               "  mneme generate Qwen2.5-0.5B --weights int8 --prompt 'It was'",
+               "  mneme generate --model Qwen2.5-0.5B --weights int8 --prompt 'It was'",
     .tables = tables,
     .options_bytes = sizeof(generate_options),
     .run = run,

@@ -12,11 +12,13 @@
 #include "model/pretrained.h"
 
 typedef struct inspect_options {
+    const char *model;
     bool json, verify;
     int weights; /* f32 | bf16 | int8 | int4 */
 } inspect_options;
 
 static const mn__option own[] = {
+    MN__STRING(inspect_options, model, "", "names PATH, in the operand's place"),
     MN__BOOL(inspect_options, json, "false", "print JSON"),
     MN__BOOL(inspect_options, verify, "false",
              "read all of a data set first, and compare it with its hashes"),
@@ -462,6 +464,7 @@ const mn__verb mn__verb_inspect = {
     .operands = "PATH",
     .least = 1,
     .most = 1,
+    .model = true,
     .summary = "say what a file or folder is and what it holds",
     .details =
         "PATH is a .safetensors, .mns or .gguf file, a run, a pretrained model's folder, a\n"

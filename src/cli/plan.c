@@ -12,6 +12,7 @@
 #include "reader/plan.h"
 
 typedef struct plan_options {
+    const char *model;
     mn__string_list set;
     int64_t threads, tokens;
     int precision; /* f32 | bf16 */
@@ -20,6 +21,7 @@ typedef struct plan_options {
 } plan_options;
 
 static const mn__option own[] = {
+    MN__STRING(plan_options, model, "", "names RECIPE or MODEL, in the operand's place"),
     MN__LIST(plan_options, set, "", "change the recipe: section.key=value, as often as wanted"),
     MN__INT(plan_options, threads, "0", 0, 4096, "threads that compute; 0: the recipe's choice"),
     MN__INT(plan_options, tokens, "0", 0, 1e9,
@@ -230,12 +232,13 @@ const mn__verb mn__verb_plan = {
     .operands = "RECIPE|MODEL",
     .least = 1,
     .most = 1,
+    .model = true,
     .summary = "say what memory and time a recipe or a reading needs, without running it",
     .details = "The recipe's own step is run with sizes alone, without arithmetic, until its\n"
                "memories are full. RECIPE may be a run's folder. Ends with status 6 where the\n"
                "run would not fit here. MODEL is a pretrained model's folder: what reading\n"
                "--tokens of text with it takes.\n\n"
-               "  mneme plan Llama-3.1-8B --tokens 128000",
+               "  mneme plan --model Llama-3.1-8B --tokens 128000",
     .tables = tables,
     .options_bytes = sizeof(plan_options),
     .run = run,

@@ -12,13 +12,14 @@
 
 typedef struct probe_options {
     mn__run_use use; /* first */
-    const char *data, *split, *document;
+    const char *model, *data, *split, *document;
     int64_t layer, head, at, tokens, most, around, rows, limit;
     bool json;
 } probe_options;
 
 #define OPTIONS probe_options
 static const mn__option own[] = {
+    MN__STRING(OPTIONS, model, "", "names RUN, in the operand's place"),
     MN__STRING(OPTIONS, data, "", "what to read: [TYPE=]PATH[@SPLIT] or a data set; the run's own"),
     MN__STRING(OPTIONS, split, "", "train, validation, test or all; test where there is one"),
     MN__STRING(OPTIONS, document, "", "its name; the first that is long enough, or all"),
@@ -205,6 +206,7 @@ const mn__verb mn__verb_probe = {
     .operands = "WHAT RUN",
     .least = 2,
     .most = 2,
+    .model = true,
     .summary = "look at what a run does with its past",
     .details =
         "attention-mass: the share of attention that each layer's memory, its compressed one and\n"

@@ -1,9 +1,9 @@
 /* mneme read: a text is read into a session (eval/conversation.h). */
-#include "base/memory.h"
 #include "base/threads.h"
 #include "cli/cli.h"
 #include "cli/help.h"
 #include "cli/table.h"
+#include "data/document.h"
 #include "eval/conversation.h"
 
 typedef struct read_options {
@@ -62,25 +62,31 @@ static mn_status print(mn__conversation *conversation, const mn__read_report *re
     return mn__print(&text, error);
 }
 
-static mn_status read_text(mn__call *call, mn__conversation *conversation, mn_error *error)
+static mn_status read_text(mn__call *call, const mn__string *text, mn__device *device,
+                           mn_error *error)
 {
     const read_options *options = call->options;
-    char *text;
-    int64_t bytes;
+    const mn__manner manner = {.model = options->model,
+                               .set = options->set,
+                               .precision = options->precision,
+                               .raw = options->raw,
+                               .window = options->window,
+                               .stretch = options->stretch};
+    mn__conversation conversation;
     mn__read_report report;
-    mn_status status = mn__file_read(call->operands[0], 0, &text, &bytes, error);
+    mn_status status =
+        mn__conversation_open(&conversation, device, &manner, options->session, error);
     if (status != MN_OK)
         return status;
-    if (bytes == 0)
-        status = mn__fail(error, MN_ERROR_FORMAT, "name a file with a text", "%s is empty",
-                          call->operands[0]);
-    else
-        status = mn__conversation_read(conversation, text, bytes, options->replace,
-                                       options->save_every, call->progress, &report, error);
-    mn__free(text);
-    return status == MN_OK ? print(conversation, &report, options->json, error) : status;
+    status = mn__conversation_read(&conversation, text->text, text->bytes, options->replace,
+                                   options->save_every, call->progress, &report, error);
+    if (status == MN_OK)
+        status = print(&conversation, &report, options->json, error);
+    mn__conversation_close(&conversation);
+    return status;
 }
 
+/* The text comes first: what cannot be read is said before a model is opened. */
 static mn_status run(mn__call *call, mn_error *error)
 {
     const read_options *options = call->options;
@@ -88,24 +94,20 @@ static mn_status run(mn__call *call, mn_error *error)
         return mn__fail(
             error, MN_ERROR_USAGE, "mneme read --model FOLDER TEXT --session FILE", "say which %s",
             *options->model ? "file to keep it in: --session" : "model is to read: --model");
-    const mn__manner manner = {.model = options->model,
-                               .set = options->set,
-                               .precision = options->precision,
-                               .raw = options->raw,
-                               .window = options->window,
-                               .stretch = options->stretch};
+    mn__string text = {0};
     mn__device device;
-    mn__conversation conversation;
+    mn_status status = mn__document_text(call->operands[0], &text, error);
+    if (status == MN_OK && text.bytes == 0)
+        status = mn__fail(error, MN_ERROR_FORMAT, "name a file with a text", "%s is empty",
+                          call->operands[0]);
     mn__threads_set((int)options->threads);
-    mn_status status = mn__device_open(&device, error);
-    if (status != MN_OK)
-        return status;
-    status = mn__conversation_open(&conversation, &device, &manner, options->session, error);
+    if (status == MN_OK)
+        status = mn__device_open(&device, error);
     if (status == MN_OK) {
-        status = read_text(call, &conversation, error);
-        mn__conversation_close(&conversation);
+        status = read_text(call, &text, &device, error);
+        mn__device_close(&device);
     }
-    mn__device_close(&device);
+    mn__string_free(&text);
     return status;
 }
 
@@ -115,11 +117,14 @@ const mn__verb mn__verb_read = {
     .least = 1,
     .most = 1,
     .summary = "read a long text once, into a session that can be asked",
-    .details = "Reads a text file with a pretrained model or a run, and keeps what the model then\n"
-               "knows of it in a file. What was interrupted goes on by the same command. A text\n"
-               "longer than the model's window is refused, with what can be done.\n\n"
-               "  mneme read --model Llama-3.2-1B-Instruct book.txt --session book.mns\n"
-               "  mneme ask --session book.mns 'Who is the lodger?'",
+    .details =
+        "Reads a text with a pretrained model or a run, and keeps what the model then knows\n"
+        "of it in a file. TEXT is plain text or Markdown, which are read as they stand, or\n"
+        "HTML, EPUB or PDF, of which the text is read. What was interrupted goes on by the\n"
+        "same command. A text longer than the model's window is refused, with what can be\n"
+        "done.\n\n"
+        "  mneme read --model Llama-3.2-1B-Instruct book.txt --session book.mns\n"
+        "  mneme ask --session book.mns 'Who is the lodger?'",
     .tables = tables,
     .options_bytes = sizeof(read_options),
     .run = run,
