@@ -278,29 +278,26 @@ static mn_status load_pretrained_tokenizer(mn__run *run, const mn__config *confi
     return status;
 }
 
-/* The `add_bos_token` of tokenizer_config.json, which goes before what the tokenizer's own file
- * says, as in transformers; a SentencePiece model alone adds it unless that says no. */
+/* A tokenizer.json says what stands before a text, and transformers then reads no add_bos_token; of
+ * a SentencePiece model it is that key of tokenizer_config.json, true where it is missing. */
 static mn_status read_before(mn__run *run, mn_error *error)
 {
     const mn__tokenizer *tokenizer = run->tokenizer;
     const char *path = mn__arena_printf(&run->arena, "%s/tokenizer_config.json", run->folder);
-    json_t *root = NULL;
-    bool adds = tokenizer->type == &mn__tokenizer_type_sentencepiece, says = adds;
+    json_t *root;
+    bool adds = true;
     mn_status status = MN_OK;
     if (!path)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a model");
-    if (mn__file_exists(path))
+    if (tokenizer->type == &mn__tokenizer_type_sentencepiece && mn__file_exists(path)) {
         status = mn__json_read(path, &root, error);
-    if (status == MN_OK && root) {
-        mn__json object = {path, root};
-        says |= json_is_boolean(json_object_get(root, "add_bos_token"));
-        status = mn__json_bool(object, "add_bos_token", MN__JSON_OPTIONAL, &adds, error);
+        if (status == MN_OK)
+            status = mn__json_bool((mn__json){path, root}, "add_bos_token", MN__JSON_OPTIONAL,
+                                   &adds, error);
+        json_decref(root);
     }
-    json_decref(root);
-    for (int64_t i = 0; !says && i < tokenizer->before.count; i++)
+    for (int64_t i = 0; adds && i < tokenizer->before.count; i++)
         mn__ids_add(&run->before, tokenizer->before.id[i]);
-    if (says && adds)
-        mn__ids_add(&run->before, tokenizer->start);
     return status;
 }
 

@@ -196,6 +196,10 @@ static mn_status find_properties(mn__tokenizer *tokenizer, mn_error *error)
     int32_t begin = mn__sentencepiece_begin(own->model);
     own->newline = mn__sentencepiece_find(own->model, "\n");
     tokenizer->start = begin >= 0 ? begin : own->newline >= 0 ? own->newline : 0;
+    if (begin >= 0)
+        mn__ids_add(&tokenizer->before, begin);
+    if (tokenizer->before.failed)
+        return fail_memory(error);
     mn_status status = find_dummy_prefix(tokenizer, error);
     if (!status)
         status = try_round_trip(tokenizer, &equal, error);
