@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "support/document.h"
 #include "support/folder.h"
 #include "support/small_model.h"
 
@@ -135,6 +136,59 @@ static void reads(void **state)
     check(5, "book.txt", READ "llama part.txt --session book.txt");
 }
 
+/* What people have books in: the text in them is what is read. A format that the build was made
+ * without is refused by name, and so are pictures of pages, before the model is opened. */
+static void reads_documents(void **state)
+{
+    const char *const pages[] = {"First page.", "Second page."}, *const scanned[] = {"", ""};
+    folder_write(folder_path(folder, "book.md"), "# The *river*\n", -1);
+    folder_write(folder_path(folder, "book.html"), "<h1>The</h1><p>river <b>runs</b>", -1);
+    folder_write(folder_path(folder, "html.txt"), "The\n\nriver runs\n", -1);
+    folder_write(folder_path(folder, "pdf.txt"), "First page.\nSecond page.\n", -1);
+    folder_write(folder_path(folder, "epub.txt"), "One\n\nFirst.\n\nTwo \xC3\xA4.\n", -1);
+    document_make_epub(*state, "book.epub", NULL, NULL, 0, NULL);
+    document_make_pdf(*state, "book.pdf", pages, 2, "");
+    document_make_pdf(*state, "scan.pdf", scanned, 2, "");
+    /* Markdown as it stands: <s>, 14 bytes */
+    assert_int_equal(number(READ "llama book.md --session md.mns --raw --json", "read"), 15);
+    static const struct {
+        const char *kind, *lacks;
+    } kinds[] = {
+#ifdef MN__HAVE_LIBXML2
+        {"html", NULL},
+        {"epub", NULL},
+#else
+        {"html", "made without libxml2"},
+        {"epub", "made without libxml2"},
+#endif
+#ifdef MN__HAVE_POPPLER
+        {"pdf", NULL},
+#else
+        {"pdf", "made without poppler-glib"},
+#endif
+    };
+    for (int i = 0; i < 3; i++) {
+        char line[512];
+        snprintf(line, sizeof line, READ "llama book.%s --session %s.mns", kinds[i].kind,
+                 kinds[i].kind);
+        if (kinds[i].lacks) {
+            check(7, kinds[i].lacks, line);
+            continue;
+        }
+        check(0, "tokens/s", line);
+        snprintf(line, sizeof line, READ "llama %s.txt --session plain.%s.mns", kinds[i].kind,
+                 kinds[i].kind);
+        check(0, "tokens/s", line);
+        char one[64], other[64];
+        snprintf(one, sizeof one, "%s.mns", kinds[i].kind);
+        snprintf(other, sizeof other, "plain.%s.mns", kinds[i].kind);
+        check_same_file(one, other);
+    }
+    check(7, kinds[2].lacks ? kinds[2].lacks : "no text in its 2 pages",
+          READ "nowhere scan.pdf --session scan.mns");
+    check(1, "", "test -e scan.mns");
+}
+
 /* A text longer than the window: nothing is cut off, three ways are named, two work here. */
 static void longer_than_the_window(void **state)
 {
@@ -184,6 +238,26 @@ static void goes_on(void **state)
     check(0, "answered", ASK "--session huge.mns 'Why?'");
     check(0, "of 6,000,004 tokens of its text", ASK "--session huge.mns 'Why?'");
     check(0, "mneme session", "mneme inspect huge.mns");
+}
+
+/* A model is named in the same way by all verbs. */
+static void named_by_model(void **state)
+{
+    (void)state;
+    check(0, "a pretrained model, llama", "mneme inspect --model llama");
+    check(0, "a session's file", "mneme plan --model llama --tokens 300");
+    check(0, "by position", "mneme eval --model llama --data text=book.txt --threads 1");
+    check(0, "by position", "mneme eval llama --data text=book.txt --threads 1 --window 64");
+    check(0, "\"prompt_tokens\": 3",
+          "mneme generate --model llama --prompt Why --tokens 3 --threads 1 --json");
+    check(9, "window of 2048",
+          "mneme generate --model llama --prompt Why --tokens 2046 --threads 1");
+    check(2, "'llama' and --model other name the same thing",
+          "mneme generate llama --model other --prompt Why");
+    check(2, "'llama' and --model other", "mneme inspect llama --model other");
+    check(2, "wants RUN", "mneme eval --data text=book.txt");
+    check(2, "wants WHAT RUN", "mneme probe --model llama");
+    check(0, "--model TEXT", "mneme help eval");
 }
 
 /* ---- Asking -----------------------------------------------------------------------------------
@@ -257,8 +331,12 @@ static void talks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads),   cmocka_unit_test(longer_than_the_window),
-        cmocka_unit_test(goes_on), cmocka_unit_test(asks),
+        cmocka_unit_test(reads),
+        cmocka_unit_test(reads_documents),
+        cmocka_unit_test(longer_than_the_window),
+        cmocka_unit_test(goes_on),
+        cmocka_unit_test(named_by_model),
+        cmocka_unit_test(asks),
         cmocka_unit_test(talks),
     };
     return cmocka_run_group_tests(tests, make, folder_remove);

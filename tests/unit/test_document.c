@@ -2,14 +2,13 @@
  * was made without is refused, saying so. */
 #include "unit/faults.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/corpus.h"
 #include "data/document.h"
+#include "support/document.h"
 #include "support/failing.h"
 #include "support/folder.h"
 
@@ -157,62 +156,6 @@ static void test_hostile_html(void **state)
 
 /* ---- EPUB -------------------------------------------------------------------------------- */
 
-typedef struct part {
-    const char *name, *text;
-} part;
-
-static const char container[] =
-    "<?xml version=\"1.0\"?><container xmlns=\"urn:oasis:names:tc:opendocument:xmlns:container\">"
-    "<rootfiles><rootfile full-path=\"OEBPS/book.opf\"/></rootfiles></container>";
-static const char package[] =
-    "<?xml version=\"1.0\"?><package xmlns=\"http://www.idpf.org/2007/opf\"><manifest>"
-    "<item id=\"b\" href=\"text/two%20b.xhtml\"/><item id=\"a\" href=\"./text/../text/one.xhtml\"/>"
-    "<item id=\"p\" href=\"cover.jpg\"/></manifest>"
-    "<spine><itemref idref=\"p\"/><itemref idref=\"a\"/><itemref idref=\"b\"/></spine></package>";
-static const part whole[] = {
-    {"mimetype", "application/epub+zip"},
-    {"OEBPS/text/two b.xhtml",
-     "<html><head><title>no</title></head><body><p>Two &#228;.</p></body>"},
-    {"OEBPS/cover.jpg", "no picture"},
-    {"META-INF/container.xml", container},
-    {"OEBPS/book.opf", package},
-    {"OEBPS/text/one.xhtml", "<html><body><h1>One</h1><p>First.</p></body></html>"},
-};
-enum { PARTS = sizeof whole / sizeof *whole };
-
-/* The whole book, its part `changed` with that text (left out where it is NULL), and another. */
-static const char *make_epub(char *folder, const char *file, const char *changed, const char *text,
-                             int64_t bytes, const part *more)
-{
-    const char *path = folder_path(folder, "%s", file);
-    struct archive *archive = archive_write_new();
-    archive_write_set_format_zip(archive);
-    assert_int_equal(archive_write_open_filename(archive, path), ARCHIVE_OK);
-    for (int i = 0; i <= PARTS; i++) {
-        const part *p = i < PARTS ? &whole[i] : more;
-        const char *data = p && changed && strcmp(p->name, changed) == 0 ? text
-                           : p                                           ? p->text
-                                                                         : NULL;
-        if (!data)
-            continue;
-        int64_t size = data == text && bytes >= 0 ? bytes : (int64_t)strlen(data);
-        struct archive_entry *entry = archive_entry_new();
-        archive_entry_set_pathname(entry, p->name);
-        archive_entry_set_size(entry, size);
-        archive_entry_set_filetype(entry, AE_IFREG);
-        archive_entry_set_perm(entry, 0644);
-        if (i == 0)
-            archive_write_zip_set_compression_store(archive);
-        else
-            archive_write_zip_set_compression_deflate(archive);
-        assert_int_equal(archive_write_header(archive, entry), ARCHIVE_OK);
-        assert_int_equal(archive_write_data(archive, data, (size_t)size), size);
-        archive_entry_free(entry);
-    }
-    archive_write_free(archive);
-    return path;
-}
-
 static mn_status read_it(void *path, mn_error *error)
 {
     mn__string text = {0};
@@ -224,14 +167,15 @@ static mn_status read_it(void *path, mn_error *error)
 static void test_epub(void **state)
 {
     static const char text[] = "One\n\nFirst.\n\nTwo \xC3\xA4.\n";
-    const char *path = make_epub(*state, "book.epub", NULL, NULL, 0, NULL);
+    const char *path = document_make_epub(*state, "book.epub", NULL, NULL, 0, NULL);
     if (!have_html) {
         check_fails(path, MN_ERROR_UNSUPPORTED, "without libxml2");
         return;
     }
     check_text(path, text);
     assert_true(failing_each("an EPUB", read_it, (void *)(uintptr_t)path, true, NULL) > 10);
-    check_text(make_epub(*state, "book.zip.dat", NULL, NULL, 0, NULL), text); /* by its bytes */
+    check_text(document_make_epub(*state, "book.zip.dat", NULL, NULL, 0, NULL),
+               text); /* by its bytes */
 }
 
 static void test_wrong_epubs(void **state)
@@ -255,19 +199,20 @@ static void test_wrong_epubs(void **state)
         {"OEBPS/text/one.xhtml", NULL, "a part of the book is missing: OEBPS/text/one.xhtml"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        check_fails(make_epub(folder, "wrong.epub", cases[i].part, cases[i].text, -1, NULL), code,
-                    cases[i].message);
+        check_fails(
+            document_make_epub(folder, "wrong.epub", cases[i].part, cases[i].text, -1, NULL), code,
+            cases[i].message);
     folder_write(folder_path(folder, "none.epub"), "no zip", -1);
     check_fails(folder_path(folder, "none.epub"), code, "none.epub: ");
-    const part locked = {
+    const document_part locked = {
         "META-INF/encryption.xml",
         "<encryption><CipherReference URI=\"OEBPS/text/one.xhtml\"/></encryption>"};
-    check_fails(make_epub(folder, "locked.epub", NULL, NULL, 0, &locked), MN_ERROR_UNSUPPORTED,
-                "is locked (DRM)");
+    check_fails(document_make_epub(folder, "locked.epub", NULL, NULL, 0, &locked),
+                MN_ERROR_UNSUPPORTED, "is locked (DRM)");
     /* Entities that double are not put in. */
     const char *laughs = "<!DOCTYPE p [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]><package>&b;"
                          "<spine/></package>";
-    check_fails(make_epub(folder, "laughs.epub", "OEBPS/book.opf", laughs, -1, NULL), code,
+    check_fails(document_make_epub(folder, "laughs.epub", "OEBPS/book.opf", laughs, -1, NULL), code,
                 "the spine is empty");
 }
 
@@ -279,12 +224,13 @@ static void test_hostile_epubs(void **state)
     const int64_t bytes = INT64_C(257) << 20;
     char *zeros = calloc(1, (size_t)bytes);
     assert_non_null(zeros);
-    const char *bomb = make_epub(*state, "bomb.epub", "OEBPS/text/one.xhtml", zeros, bytes, NULL);
+    const char *bomb =
+        document_make_epub(*state, "bomb.epub", "OEBPS/text/one.xhtml", zeros, bytes, NULL);
     free(zeros);
     check_fails(bomb, MN_ERROR_FORMAT, "unpacks to over 256 MiB");
     folder_remove_all(bomb);
     int64_t size;
-    char *good = folder_read(make_epub(*state, "cut.epub", NULL, NULL, 0, NULL), &size);
+    char *good = folder_read(document_make_epub(*state, "cut.epub", NULL, NULL, 0, NULL), &size);
     for (int64_t cut = 0; cut < size; cut += 41) {
         mn__string text = {0};
         mn_error error = {0};
@@ -301,65 +247,27 @@ static void test_hostile_epubs(void **state)
 
 /* ---- PDF ------------------------------------------------------------------------------------ */
 
-/* Pages with these texts; an empty one is a page without any. */
-static const char *make_pdf(char *folder, const char *file, const char *const *pages, int count,
-                            const char *trailer)
-{
-    mn__string pdf = {0};
-    int64_t places[32];
-    int objects = 0;
-#define OBJECT places[++objects] = pdf.bytes, mn__string_printf
-    mn__string_puts(&pdf, "%PDF-1.4\n");
-    OBJECT(&pdf, "%d 0 obj\n<</Type/Catalog/Pages 2 0 R>>\nendobj\n", objects);
-    OBJECT(&pdf, "%d 0 obj\n<</Type/Pages/Count %d/Kids[", objects, count);
-    for (int i = 0; i < count; i++)
-        mn__string_printf(&pdf, "%d 0 R ", 4 + 2 * i);
-    mn__string_puts(&pdf, "]>>\nendobj\n");
-    OBJECT(&pdf, "%d 0 obj\n<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>\nendobj\n", objects);
-    for (int i = 0; i < count; i++) {
-        mn__string content = {0};
-        if (*pages[i])
-            mn__string_printf(&content, "BT /F 12 Tf 72 700 Td (%s) Tj ET", pages[i]);
-        OBJECT(&pdf,
-               "%d 0 obj\n<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents %d 0 R"
-               "/Resources<</Font<</F 3 0 R>>>>>>\nendobj\n",
-               objects, objects + 1);
-        OBJECT(&pdf, "%d 0 obj\n<</Length %lld>>\nstream\n%s\nendstream\nendobj\n", objects,
-               (long long)content.bytes, content.text ? content.text : "");
-        mn__string_free(&content);
-    }
-    int64_t table = pdf.bytes;
-    mn__string_printf(&pdf, "xref\n0 %d\n0000000000 65535 f \n", objects + 1);
-    for (int i = 1; i <= objects; i++)
-        mn__string_printf(&pdf, "%010lld 00000 n \n", (long long)places[i]);
-    mn__string_printf(&pdf, "trailer\n<</Size %d/Root 1 0 R%s>>\nstartxref\n%lld\n%%%%EOF\n",
-                      objects + 1, trailer, (long long)table);
-    const char *path = folder_path(folder, "%s", file);
-    folder_write(path, pdf.text, pdf.bytes);
-    mn__string_free(&pdf);
-    return path;
-}
-
 static void test_pdf(void **state)
 {
     char *folder = *state;
     const char *const pages[] = {"First page.", "", "Third page."};
-    const char *path = make_pdf(folder, "a book.pdf", pages, 3, "");
+    const char *path = document_make_pdf(folder, "a book.pdf", pages, 3, "");
     if (!have_pdf) {
         check_fails(path, MN_ERROR_UNSUPPORTED, "without poppler-glib");
         return;
     }
     check_text(path, "First page.\nThird page.\n");
-    check_text(make_pdf(folder, "pdf.dat", pages, 1, ""), "First page.\n"); /* by its bytes */
+    check_text(document_make_pdf(folder, "pdf.dat", pages, 1, ""),
+               "First page.\n"); /* by its bytes */
     const char *const scanned[] = {"", ""};
-    check_fails(make_pdf(folder, "scan.pdf", scanned, 2, ""), MN_ERROR_UNSUPPORTED,
+    check_fails(document_make_pdf(folder, "scan.pdf", scanned, 2, ""), MN_ERROR_UNSUPPORTED,
                 "there is no text in its 2 pages");
     folder_write(folder_path(folder, "none.pdf"), "no PDF at all", -1);
     check_fails(folder_path(folder, "none.pdf"), MN_ERROR_FORMAT, "not a readable PDF");
     const char *lock = "/ID[<00><00>]/Encrypt<</Filter/Standard/V 1/R 2/P -4"
                        "/O<0000000000000000000000000000000000000000000000000000000000000000>"
                        "/U<0000000000000000000000000000000000000000000000000000000000000000>>>";
-    check_fails(make_pdf(folder, "locked.pdf", pages, 1, lock), MN_ERROR_UNSUPPORTED,
+    check_fails(document_make_pdf(folder, "locked.pdf", pages, 1, lock), MN_ERROR_UNSUPPORTED,
                 "locked by a password");
     assert_true(failing_each("a PDF", read_it, (void *)(uintptr_t)path, true, NULL) > 0);
 }
