@@ -238,6 +238,71 @@ static void before_texts(void **state)
     change("tokenizer.json", "post_processor", json_null());
 }
 
+/* A SentencePiece model of letters, with "<s>" for a beginning: its pieces, each with a score and
+ * a type (1 normal, 2 unknown, 3 control), and that nothing is put before a text. */
+static void write_sentencepiece(const char *path)
+{
+    static const char settings[] = {0x12, 2, 0x18, 2,                    /* trained as BPE */
+                                    0x1A, 6, 0x18, 0, 0x20, 0, 0x28, 1}; /* normalised little */
+    mn__string model = {0};
+    for (int i = 0; i < 29; i++) {
+        static const char *const first[] = {"<unk>", "<s>", "</s>"};
+        char piece[8] = {(char)('a' + i - 3), '\0'};
+        const char *name = i < 3 ? first[i] : piece;
+        char n = (char)strlen(name);
+        const char head[] = {0x0A, (char)(n + 9), 0x0A, n};
+        const char tail[] = {0x15, 0, 0, 0, 0, 0x18, (char)(i == 0 ? 2 : i < 3 ? 3 : 1)};
+        mn__string_add(&model, head, sizeof head);
+        mn__string_add(&model, name, n);
+        mn__string_add(&model, tail, sizeof tail);
+    }
+    mn__string_add(&model, settings, sizeof settings);
+    folder_write(path, model.text, model.bytes);
+    mn__string_free(&model);
+}
+
+static void check_count(int64_t count)
+{
+    fixture f;
+    open_run(&f, NULL, 0);
+    assert_string_equal(f.run.tokenizer->type->name, "sentencepiece");
+    assert_int_equal(f.run.before.count, count);
+    if (count)
+        assert_int_equal(f.run.before.id[0], 1);
+    close_run(&f);
+}
+
+static void before_sentencepiece(void **state)
+{
+    (void)state;
+    int64_t bytes;
+    const char *json = folder_path(folder, "model/tokenizer.json");
+    char *kept = folder_read(json, &bytes);
+    folder_remove_all(json);
+    write_sentencepiece(folder_path(folder, "model/tokenizer.model"));
+    change("tokenizer_config.json", "add_bos_token", json_true());
+    check_count(1);
+    change("tokenizer_config.json", "add_bos_token", json_false());
+    check_count(0);
+    change("tokenizer_config.json", "add_bos_token", NULL);
+    check_count(1);
+    folder_remove_all(folder_path(folder, "model/tokenizer_config.json"));
+    check_count(1);
+    mn_error error;
+    mn__run run;
+    mn__device device;
+    folder_write(folder_path(folder, "model/tokenizer_config.json"), "{\"add_bos_token\": 3}", -1);
+    succeed(mn__device_open(&device, &error), &error);
+    assert_int_equal(mn__run_open(&run, &device, folder_path(folder, "model"), NULL, 0, &error),
+                     MN_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "add_bos_token"));
+    mn__device_close(&device);
+    folder_write(folder_path(folder, "model/tokenizer_config.json"), "{}", -1);
+    folder_remove_all(folder_path(folder, "model/tokenizer.model"));
+    folder_write(json, kept, bytes);
+    free(kept);
+}
+
 /* ---- Planned lengths ----------------------------------------------------------------------------
  */
 
@@ -328,6 +393,7 @@ int main(void)
     mn__threads_set(1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(before_texts),
+        cmocka_unit_test(before_sentencepiece),
         cmocka_unit_test(longrope),
         cmocka_unit_test(dynamic),
     };
