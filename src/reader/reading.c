@@ -225,6 +225,8 @@ static mn_status take_logits(mn__reading *reading, struct asked *asked, int64_t 
     for (; done + n < asked->count && asked->rows[done + n] < from + count; n++)
         memmove(asked->hidden + n * C, asked->hidden + (asked->rows[done + n] - from) * C,
                 (size_t)C * sizeof(float));
+    if (n == 0)
+        return MN_OK;
     asked->done += n;
     return mn__session_head(&reading->session, asked->hidden, n, asked->logits + done * V, error);
 }
