@@ -14,7 +14,7 @@
 typedef struct inspect_options {
     const char *model;
     bool json, verify;
-    int weights; /* f32 | bf16 | int8 | int4 */
+    int weights; /* f32 | f16 | bf16 | int8 | int4 */
 } inspect_options;
 
 static const mn__option own[] = {
@@ -22,7 +22,7 @@ static const mn__option own[] = {
     MN__BOOL(inspect_options, json, "false", "print JSON"),
     MN__BOOL(inspect_options, verify, "false",
              "read all of a data set first, and compare it with its hashes"),
-    MN__ENUM(inspect_options, weights, "f32", "f32|bf16|int8|int4",
+    MN__ENUM(inspect_options, weights, "f32", "f32|f16|bf16|int8|int4",
              "of a pretrained model: what it takes open, kept so"),
     MN__OPTIONS_END,
 };
@@ -241,37 +241,69 @@ static json_t *option_rows(const mn__decoder *decoder)
     return rows;
 }
 
-/* What is kept alike once the model is open: {group, form, count, bytes} each. */
+/* Adds a parameter to the row of its group and form: {group, form, tensors, bytes}. `name`: to
+ * be said by name, too. */
+static void add_kept(json_t *rows, const char *group, const char *form, int64_t bytes,
+                     const char *name)
+{
+    json_t *row = NULL;
+    for (size_t i = 0; i < json_array_size(rows) && !row; i++) {
+        json_t *other = json_array_get(rows, i);
+        if (!strcmp(json_string_value(json_object_get(other, "group")), group) &&
+            !strcmp(json_string_value(json_object_get(other, "form")), form))
+            row = other;
+    }
+    if (!row) {
+        row = json_pack("{s:s, s:s, s:I, s:I}", "group", group, "form", form, "tensors",
+                        (json_int_t)0, "bytes", (json_int_t)0);
+        json_array_append_new(rows, row);
+    }
+    json_t *tensors = json_object_get(row, "tensors"), *sum = json_object_get(row, "bytes");
+    json_integer_set(tensors, json_integer_value(tensors) + 1);
+    json_integer_set(sum, json_integer_value(sum) + (json_int_t)bytes);
+    if (name && !json_object_get(row, "names"))
+        json_object_set_new(row, "names", json_array());
+    if (name)
+        json_array_append_new(json_object_get(row, "names"), json_string(name));
+}
+
+/* What is kept alike once the model is open. Named are weights that are in another form than
+ * the one asked for, as their rows are no blocks of it. */
 static json_t *kept_rows(const mn__params *params)
 {
-    enum { PRODUCTS, ROWS, OTHERS, GROUPS };
-    static const char *const names[] = {"weights of products", "rows of embeddings", "others"};
-    int64_t count[GROUPS] = {0}, bytes[GROUPS] = {0};
-    const char *form[GROUPS] = {"", "", "F32"};
     mn__queue *queue = &params->device->queue;
+    json_t *rows = json_array();
     for (int64_t i = 0; i < params->count; i++) {
         const mn__param *param = params->items[i];
-        const mn__tensor *value = &param->value;
-        if (param->packs) {
-            form[PRODUCTS] = mn__form_name(param->form);
-            count[PRODUCTS]++;
-            bytes[PRODUCTS] +=
-                queue->kernels->pack_bytes(queue, value->size[1], value->size[0], param->form);
-        }
-        if (param->packs && !(param->readers & MN__READERS_ROWS))
-            continue;
-        int group = param->held ? ROWS : OTHERS;
-        form[group] = mn__dtype_name(value->dtype);
-        count[group]++;
-        bytes[group] += mn__tensor_bytes(value);
+        const int64_t *size = param->value.size;
+        const char *form = mn__form_name(param->form);
+        if (param->packs)
+            add_kept(rows, "weights of products", form,
+                     queue->kernels->pack_bytes(queue, size[1], size[0], param->form),
+                     strcmp(form, mn__weights_name(params->weights)) ? param->name : NULL);
     }
-    json_t *rows = json_array();
-    for (int g = 0; g < GROUPS; g++)
-        if (count[g])
-            json_array_append_new(rows, json_pack("{s:s, s:s, s:I, s:I}", "group", names[g], "form",
-                                                  form[g], "tensors", (json_int_t)count[g], "bytes",
-                                                  (json_int_t)bytes[g]));
+    for (int held = 1; held >= 0; held--)
+        for (int64_t i = 0; i < params->count; i++) {
+            const mn__param *param = params->items[i];
+            if (param->held == held && (!param->packs || param->readers & MN__READERS_ROWS))
+                add_kept(rows, held ? "rows of embeddings" : "others",
+                         mn__dtype_name(param->value.dtype), mn__tensor_bytes(&param->value), NULL);
+        }
     return rows;
+}
+
+/* " (no blocks of 32: a, b and 3 more)" */
+static void put_names(mn__string *out, const json_t *names)
+{
+    enum { MOST = 4 };
+    size_t count = json_array_size(names);
+    for (size_t i = 0; i < count && i < MOST; i++)
+        mn__string_printf(out, "%s%s", i ? ", " : " (rows that are no blocks of 32: ",
+                          json_string_value(json_array_get(names, i)));
+    if (count > MOST)
+        mn__string_printf(out, " and %zu more", count - MOST);
+    if (count)
+        mn__string_puts(out, ")");
 }
 
 /* "open: weights of products in int8, 14 tensors, 1,234 bytes; ..." */
@@ -288,6 +320,7 @@ static void put_kept(mn__string *out, const json_t *rows)
                           tensors == 1 ? "" : "s");
         mn__table_integer(out, json_integer_value(json_object_get(row, "bytes")));
         mn__string_puts(out, " bytes");
+        put_names(out, json_object_get(row, "names"));
     }
 }
 

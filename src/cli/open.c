@@ -9,7 +9,7 @@ const mn__option mn__run_options[] = {
              "a.b=c: reads otherwise than it was trained, attention.memory=1k"),
     MN__INT(mn__run_use, threads, "0", 0, 4096, "how many compute; 0: what the container allows"),
     MN__ENUM(mn__run_use, precision, "run", "run|f32|bf16", "of products; run: as it was trained"),
-    MN__ENUM(mn__run_use, weights, "auto", "auto|f32|bf16|int8|int4",
+    MN__ENUM(mn__run_use, weights, "auto", "auto|f32|f16|bf16|int8|int4",
              "kept so, packed for products; auto: of a pretrained model as products are"),
     MN__OPTIONS_END,
 };

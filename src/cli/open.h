@@ -10,7 +10,7 @@ typedef struct mn__run_use {
     mn__string_list set;
     int64_t threads;
     int precision; /* run | f32 | bf16 */
-    int weights;   /* auto | f32 | bf16 | int8 | int4 */
+    int weights;   /* auto | f32 | f16 | bf16 | int8 | int4 */
 } mn__run_use;
 extern const mn__option mn__run_options[];
 

@@ -16,7 +16,7 @@ typedef struct plan_options {
     mn__string_list set;
     int64_t threads, tokens;
     int precision; /* f32 | bf16 */
-    int weights;   /* auto | f32 | bf16 | int8 | int4 */
+    int weights;   /* auto | f32 | f16 | bf16 | int8 | int4 */
     bool json;
 } plan_options;
 
@@ -27,7 +27,7 @@ static const mn__option own[] = {
     MN__INT(plan_options, tokens, "0", 0, 1e9,
             "a pretrained model's: of the text to be read; 0: the longest it is for"),
     MN__ENUM(plan_options, precision, "f32", "f32|bf16", "a pretrained model's: of products"),
-    MN__ENUM(plan_options, weights, "auto", "auto|f32|bf16|int8|int4",
+    MN__ENUM(plan_options, weights, "auto", "auto|f32|f16|bf16|int8|int4",
              "a pretrained model's: kept so; auto: as products are"),
     MN__BOOL(plan_options, json, "false", "print JSON"),
     MN__OPTIONS_END,

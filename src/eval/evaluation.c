@@ -70,6 +70,10 @@ static json_t *identity_of(const mn__evaluation *evaluation)
                               text_of(decoder, mn__decoder_write_attention), "precision",
                               mn__dtype_name(evaluation->config.compute), "version", mn_version(),
                               "build", mn_build(), "level", mn__level_name(level));
+    if (model && run->params.weights != MN__WEIGHTS_MASTERS)
+        json_object_set_new(model, "kept",
+                            json_sprintf("%s%s", mn__weights_name(run->params.weights),
+                                         run->params.as_filed ? ", or as filed" : ""));
     if (out && model && json_object_update(out, model) == 0) {
         json_decref(model);
         return out;

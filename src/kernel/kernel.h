@@ -88,11 +88,23 @@ typedef enum mn__binary {
 } mn__binary;
 
 /* A weight matrix b [k, n] in a form that products read fastest; opaque. The integer
- * forms have a scale for each 32 elements of a column: see blocks.h. They are
+ * forms have a scale for each 32 elements of a column: see blocks.h. They and f16 are
  * multiplied as floats, or rounded to bf16 where many bf16 rows meet them. */
 typedef struct mn__packed mn__packed;
 enum { MN__PACK_COLUMNS = 64 };
-typedef enum mn__form { MN__FORM_F32, MN__FORM_BF16, MN__FORM_INT8, MN__FORM_INT4 } mn__form;
+typedef enum mn__form {
+    MN__FORM_F32,
+    MN__FORM_F16, /* numbers beyond its largest, 65504, become infinite */
+    MN__FORM_BF16,
+    MN__FORM_INT8,
+    MN__FORM_INT4
+} mn__form;
+
+/* Whether a form is for products in one type alone, its own. */
+static inline bool mn__form_is_floats(mn__form form)
+{
+    return form == MN__FORM_F32 || form == MN__FORM_BF16;
+}
 
 /* For products of this type, F32 or BF16. */
 static inline mn__form mn__form_of(mn__dtype dtype)
@@ -323,8 +335,8 @@ struct mn__kernels {
 
     void (*matmul)(mn__queue *, const mn__matmul *);
     /* W [k, n] with the strides of `b` (any float dtype); bytes of the packed form;
-     * pack again after an update. F32 and BF16 are for products in that type, the
-     * others for any. */
+     * pack again after an update. F32 and BF16 are for products in that type
+     * (mn__form_is_floats), the others for any. */
     int64_t (*pack_bytes)(mn__queue *, int64_t k, int64_t n, mn__form form);
     mn__packed *(*pack_new)(mn__queue *, int64_t k, int64_t n, mn__form form);
     void (*pack)(mn__queue *, mn__packed *, mn__operand b);
@@ -333,7 +345,7 @@ struct mn__kernels {
      * the last of W. */
     void (*pack_columns)(mn__queue *, mn__packed *, int64_t first, int64_t count, mn__operand b);
     /* The same from the form's own blocks, [n, k / 32]; k is a multiple of 32. */
-    void (*pack_blocks)(mn__queue *, mn__packed *, const void *blocks);
+    void (*pack_blocks)(mn__queue *, mn__packed *, const void *blocks); /* INT8, INT4 */
     void (*pack_free)(mn__packed *);
 
     /* out = in, with conversion; sizes are out's. */

@@ -1,6 +1,6 @@
 /* Matrix products, as defined: c = activation(a b + bias), summed in double
- * precision and rounded once. A packed matrix is a plain copy, of integer forms what
- * they stand for. */
+ * precision and rounded once. A packed matrix is a plain copy, of integer forms and f16
+ * what they stand for. */
 #include "kernel/plain.h"
 
 #include "base/memory.h"
@@ -110,14 +110,17 @@ static void pack_columns(mn__queue *queue, mn__packed *packed, int64_t first, in
                          mn__operand b)
 {
     (void)queue;
+    bool f16 = packed->form == MN__FORM_F16;
     bool whole = packed->form == MN__FORM_INT8 || packed->form == MN__FORM_INT4;
     for (int64_t l = 0; whole && l < packed->k; l += MN__BLOCK)
         for (int64_t j = 0; j < count; j++)
             quantise(packed, first, b, l, j);
     for (int64_t l = 0; !whole && l < packed->k; l++)
-        for (int64_t j = 0; j < count; j++)
+        for (int64_t j = 0; j < count; j++) {
+            float x = mn__element(b.data, b.dtype, l * b.row + j * b.column);
             mn__element_set(packed->data, packed->dtype, l * packed->n + first + j,
-                            (double)mn__element(b.data, b.dtype, l * b.row + j * b.column));
+                            (double)(f16 ? mn__f16_to_f32(mn__f32_to_f16(x)) : x));
+        }
 }
 
 static void pack(mn__queue *queue, mn__packed *packed, mn__operand b)

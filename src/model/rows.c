@@ -1,6 +1,7 @@
 /* Rows of tensors in files, as a parameter's. */
 #include "model/rows.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -140,11 +141,25 @@ static int64_t pack_direct(mn__queue *queue, mn__param *param, const mn__rows *f
     int64_t count = least(n - row, one->rows - at);
     if (row + count < n)
         count -= count % MN__PACK_COLUMNS;
-    if (one->type != MN__ROWS_BF16 && (one->type != MN__ROWS_F32 || param->form == MN__FORM_BF16))
+    bool as_it_is =
+        one->type == MN__ROWS_BF16 || (one->type == MN__ROWS_F32 && param->form != MN__FORM_BF16);
+    if (!as_it_is || param->form == MN__FORM_F16) /* whose numbers are to be checked */
         return 0;
     if (count > 0)
         queue->kernels->pack_columns(queue, param->packed, row, count, operand_at(one, at));
     return count;
+}
+
+/* What f16 would make infinite is an error. */
+static mn_status check_f16(const mn__param *param, const float *x, int64_t n, mn_error *error)
+{
+    const float beyond = 65520; /* rounds up */
+    for (int64_t i = 0; i < n && param->form == MN__FORM_F16; i++)
+        if (fabsf(x[i]) >= beyond && !isinf(x[i]))
+            return mn__fail(error, MN_ERROR_UNSUPPORTED, "--weights f32 or bf16 keep it",
+                            "%s holds %g, and the largest number of f16 is 65504", param->name,
+                            (double)x[i]);
+    return MN_OK;
 }
 
 /* Rows in floats; for bf16 they are rounded before, as that form may be kept in floats. */
@@ -179,6 +194,11 @@ static mn_status pack(mn__queue *queue, mn__param *param, const mn__rows *from, 
                             param->name);
         count = least(STRIP, n - row);
         gather(queue, from, first + row, count, strip);
+        mn_status status = check_f16(param, strip, count * param->value.size[1], error);
+        if (status != MN_OK) {
+            mn__free(strip);
+            return status;
+        }
         pack_strip(queue, param, row, count, strip, (mn__bf16 *)(strip + most));
     }
     mn__free(strip);
@@ -286,6 +306,8 @@ mn_status mn__rows_fill(mn__params *params, mn__param *param, const mn__rows *fr
         mn__form form = (mn__form)((int)params->weights - MN__WEIGHTS_F32);
         if (params->as_filed && own >= 0)
             form = (mn__form)own;
+        if (form == MN__FORM_INT4 && param->value.size[1] % MN__BLOCK)
+            form = MN__FORM_INT8;
         status = mn__param_hold(params, param, rows, form, error);
     }
     if (status != MN_OK || params->device->counting)

@@ -28,11 +28,12 @@ typedef struct mn__rows {
 } mn__rows;
 
 /* Fills a parameter from the rows of all of `from` [count], one tensor's after the other's,
- * from row `first` on. One that waits points into the params' source where one tensor has its
- * rows in the type that is wanted; else it is held first: rows in the file's type if that is
- * F32 or BF16, else in F32, and packed in the form of params->weights or, with params->as_filed,
- * as the blocks of the file where all are of one kind. Blocks of the form asked for are taken
- * over as they are. On a counting device nothing is read. */
+ * from row `first` on. One that waits points into the params' source where this has its rows,
+ * side by side, in the type that is wanted; else it is held first: rows in the file's type if
+ * that is F32 or BF16, else in F32, and packed in the form of params->weights or, with
+ * params->as_filed, as the blocks of the file where all are of one kind. Rows that are no whole
+ * blocks of 4 bits are kept in 8. Blocks of the form asked for are taken over as they are.
+ * MN_ERROR_UNSUPPORTED: a number is too large for f16. On a counting device nothing is read. */
 mn_status mn__rows_fill(mn__params *params, mn__param *param, const mn__rows *from, int count,
                         int64_t first, mn_error *error);
 

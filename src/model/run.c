@@ -204,7 +204,7 @@ static mn_status choose_weights(mn__run *run, const mn__run_how *how, mn__weight
     run->params.as_filed = how->weights == MN__WEIGHTS_AUTO;
     if (weights != own && (weights == MN__WEIGHTS_F32 || weights == MN__WEIGHTS_BF16))
         return mn__fail(error, MN_ERROR_OPTION,
-                        "set --precision to the weights' type too, or take int8 or int4",
+                        "set --precision to the weights' type too, or take f16, int8 or int4",
                         "%s: weights in %s are for products in it, not in %s", run->folder,
                         mn__weights_name(weights), mn__weights_name(own));
     run->params.weights = weights;

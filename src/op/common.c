@@ -171,10 +171,9 @@ bool mn__op_take_weight(mn__tape *tape, const mn__var *weight, mn__var *const *i
     *taken = (mn__op_weight){.value = param->value, .packs = true, .packed = param->packed};
     taken->value.data = NULL;
     taken->value.dtype = tape->compute;
-    bool floats = param->form == MN__FORM_F32 || param->form == MN__FORM_BF16;
-    if (floats && param->form != mn__form_of(tape->compute))
+    if (mn__form_is_floats(param->form) && param->form != mn__form_of(tape->compute))
         mn__tape_fail(tape, MN_ERROR_UNSUPPORTED,
-                      "open it with --weights of the products' type, int8 or int4",
+                      "open it with --weights of the products' type, f16, int8 or int4",
                       "%s is packed in %s, for products in that type", param->name,
                       mn__form_name(param->form));
     else if (mn__tape_wants(tape, inputs, count))

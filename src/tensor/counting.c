@@ -33,6 +33,8 @@ static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__form form)
         return 4 * k * n;
     case MN__FORM_BF16:
         return 2 * k * n;
+    case MN__FORM_F16:
+        return blocks * 2 * MN__BLOCK;
     case MN__FORM_INT8:
         return blocks * (int64_t)sizeof(mn__block_int8);
     case MN__FORM_INT4:

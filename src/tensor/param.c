@@ -15,7 +15,7 @@ void mn__params_init(mn__params *params, mn__device *device, uint64_t seed)
 
 const char *mn__weights_name(mn__weights weights)
 {
-    static const char *const names[] = {"masters", "f32", "bf16", "int8", "int4", "auto"};
+    static const char *const names[] = {"masters", "f32", "f16", "bf16", "int8", "int4", "auto"};
     return names[weights];
 }
 

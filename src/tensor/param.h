@@ -18,6 +18,7 @@
 typedef enum mn__weights {
     MN__WEIGHTS_MASTERS, /* F32, as training needs them */
     MN__WEIGHTS_F32,     /* in a file, or packed, in these forms */
+    MN__WEIGHTS_F16,     /* packed */
     MN__WEIGHTS_BF16,
     MN__WEIGHTS_INT8,
     MN__WEIGHTS_INT4,

@@ -68,6 +68,11 @@ expect 0 '"family": "phi3"' "$mneme" inspect "$pretrained/phi3" --json
 expect 0 'products in int8, 11 tensors' "$mneme" inspect "$pretrained/llama" --weights int8
 expect 0 'embeddings in BF16, 1 tensor,' "$mneme" inspect "$pretrained/smollm3" --weights int4
 expect 0 '"form": "bf16"' "$mneme" inspect "$pretrained/llama" --weights bf16 --json
+expect 0 'products in f16, 11 tensors' "$mneme" inspect "$pretrained/llama" --weights f16
+expect 0 'products in int4, 9 tensors' "$mneme" inspect "$pretrained/llama" --weights int4
+expect 0 'products in int8, 2 tensors, [0-9,]* bytes (rows that are no blocks of 32: layers.0' \
+    "$mneme" inspect "$pretrained/llama" --weights int4
+expect 0 'layers.1.feed_forward.down.weight' "$mneme" inspect "$pretrained/llama" --weights int4 --json
 expect 0 '"weights_bytes"' "$mneme" plan "$pretrained/llama" --weights int4 --json
 expect 0 '"parameters": 6432' "$mneme" plan "$source/tests/fuzz/seeds/gguf_model/llama.gguf" --json
 expect 0 'Q4_0' "$mneme" inspect "$source/tests/fuzz/seeds/gguf_model/llama.gguf"

@@ -248,14 +248,15 @@ static void check_forms(mn__queue *plain, mn__queue *queue)
     static const shape sizes[] = {{1, 1, 1},    {1, 70, 100},  {2, 33, 64},   {3, 31, 600},
                                   {4, 130, 33}, {5, 70, 96},   {33, 130, 31}, {64, 33, 1100},
                                   {1, 300, 64}, {130, 65, 513}};
+    static const mn__form forms[] = {MN__FORM_INT8, MN__FORM_INT4, MN__FORM_F16};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-        for (int turn = 0; turn < 8; turn++) {
+        for (int turn = 0; turn < 12; turn++) {
             variant how = {.dtype = turn & 1 ? MN__BF16 : MN__F32,
                            .b_transposed = turn & 2,
                            .bias = (turn + (int)s) % 3 == 1,
                            .accumulate = (turn + (int)s) % 3 == 2};
             how.c_dtype = turn & 1 && s % 2 ? MN__BF16 : MN__F32;
-            check_form(plain, queue, sizes[s], how, turn & 4 ? MN__FORM_INT4 : MN__FORM_INT8);
+            check_form(plain, queue, sizes[s], how, forms[turn / 4]);
         }
 }
 
@@ -263,6 +264,46 @@ static void test_forms(void **state)
 {
     (void)state;
     check_levels(check_forms);
+}
+
+/* Numbers of f16, the smallest and the largest too, come out of a product with the identity as
+ * they went in, by few rows and by many. */
+static void check_f16(mn__queue *plain, mn__queue *queue)
+{
+    enum { K = 75, N = 70 };
+    static const mn__f16 kinds[] = {0, 1, 0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x3c00};
+    static float a[K * K], b[K * N], c[K * N];
+    (void)plain;
+    for (int i = 0; i < K * N; i++)
+        b[i] = mn__f16_to_f32(i % 3 ? (mn__f16)(i * 6151 % 0x7c00 | (i & 1) << 15) : kinds[i % 8]);
+    for (int i = 0; i < K; i++)
+        a[i * K + i] = 1;
+    mn__packed *packed = queue->kernels->pack_new(queue, K, N, MN__FORM_F16);
+    assert_non_null(packed);
+    queue->kernels->pack(queue, packed, (mn__operand){b, MN__F32, N, 1, {0, 0}});
+    for (int rows = 1; rows <= K; rows += rows < 4 ? 1 : 71) {
+        memset(c, 0, sizeof c);
+        for (int i = 0; i < K; i += rows) {
+            mn__matmul call = {.batch = {1, 1},
+                               .m = K - i < rows ? K - i : rows,
+                               .n = N,
+                               .k = K,
+                               .a = {a + i * K, MN__F32, K, 1, {0, 0}},
+                               .packed = packed,
+                               .c = c + i * N,
+                               .c_row = N};
+            queue->kernels->matmul(queue, &call);
+        }
+        for (int i = 0; i < K * N; i++)
+            assert_true(c[i] == b[i]);
+    }
+    queue->kernels->pack_free(packed);
+}
+
+static void test_f16(void **state)
+{
+    (void)state;
+    check_levels(check_f16);
 }
 
 /* Packed in pieces is packed, to the bit, from the lines of b or from its columns. */
@@ -566,10 +607,10 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes), cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_pieces), cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_batch),  cmocka_unit_test(test_teams),
-        cmocka_unit_test(test_nan),    cmocka_unit_test(test_denormals),
-        cmocka_unit_test(test_memory)};
+        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_f16),       cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_blocks),    cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_teams),     cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_denormals), cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

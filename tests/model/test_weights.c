@@ -24,7 +24,8 @@
 enum { TOKENS = 48 };
 
 static const mn__weights every_form[] = {MN__WEIGHTS_F32, MN__WEIGHTS_BF16, MN__WEIGHTS_INT8,
-                                         MN__WEIGHTS_INT4};
+                                         MN__WEIGHTS_INT4, MN__WEIGHTS_F16};
+enum { FORMS = sizeof every_form / sizeof *every_form };
 
 static const char *temporary;
 
@@ -109,7 +110,7 @@ static void check_peak(const char *dtype, bool tied, mn__weights weights)
 {
     enum { SMALL = 2 << 20 }; /* arenas' blocks */
     const int64_t products = DEPTH * (4 * WIDTH * WIDTH + 3 * WIDTH * HIDDEN) + VOCABULARY * WIDTH;
-    const int64_t bits[] = {0, 32, 16, 8, 4};
+    const int64_t bits[] = {0, 32, 16, 16, 8, 4};
     mn_error error;
     mn__device device;
     mn__pretrained model;
@@ -158,6 +159,7 @@ static void peaks(void **state)
     check_peak("F16", true, MN__WEIGHTS_INT4);
     check_peak("F16", true, MN__WEIGHTS_INT8);
     check_peak("F32", false, MN__WEIGHTS_INT8);
+    check_peak("F16", true, MN__WEIGHTS_F16);
     check_peak("BF16", false, MN__WEIGHTS_BF16);
     check_peak("F32", false, MN__WEIGHTS_BF16);
     check_peak("F32", true, MN__WEIGHTS_F32);
@@ -242,11 +244,14 @@ static void through_block(float x[MN__BLOCK], mn__weights weights)
                    : mn__f16_to_f32(int4.scale) * (float)mn__block_int4_at(&int4, i);
 }
 
-/* What integers would make of a master that products read. */
+/* What integers would make of a master that products read: rows that are no whole blocks of 4
+ * bits stay in 8. */
 static void round_param(mn__param *param, mn__weights weights)
 {
     float *value = param->value.data;
     int64_t rows = param->value.size[0], width = param->value.size[1];
+    if (width % MN__BLOCK)
+        weights = MN__WEIGHTS_INT8;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < width; c += MN__BLOCK) {
             float x[MN__BLOCK] = {0};
@@ -288,6 +293,50 @@ static void integers(void **state)
             close_family(&model, &device);
             close_family(&plain, &plain_device);
         }
+}
+
+/* Of F32 checkpoints f16 keeps the nearest numbers; of an F16 checkpoint what is there, so that
+ * it gives what floats of it give, of many rows to the bit. */
+static void halves(void **state)
+{
+    (void)state;
+    static const char *const untied[] = {"llama", "qwen2", "phi3", "chatglm"};
+    char path[512];
+    for (size_t f = 0; f <= sizeof untied / sizeof *untied; f++) {
+        bool exact = f == sizeof untied / sizeof *untied;
+        const char *name = exact ? "F16" : untied[f];
+        mn__device device, plain_device;
+        mn__pretrained model, plain;
+        if (exact)
+            make_large("F16", false);
+        snprintf(path, sizeof path, "%s", folder_path(temporary, "large"));
+        if (!exact)
+            golden(path, name);
+        open_family(&model, &device, path, MN__WEIGHTS_F16);
+        open_family(&plain, &plain_device, path, exact ? MN__WEIGHTS_F32 : MN__WEIGHTS_MASTERS);
+        for (int64_t i = 0; i < plain.params.count && !exact; i++) {
+            mn__param *param = plain.params.items[i];
+            float *value = param->value.data;
+            for (int64_t n = 0;
+                 param->readers & MN__READERS_PRODUCTS && n < mn__tensor_elements(&param->value);
+                 n++)
+                value[n] = mn__f16_to_f32(mn__f32_to_f16(value[n]));
+            mn__param_changed(param);
+        }
+        float *got = new_logits(model.decoder), *expected = new_logits(model.decoder);
+        int64_t n = TOKENS * model.config.vocabulary;
+        read_logits(plain.decoder, &plain.params, MN__F32, TOKENS, expected);
+        for (int64_t piece = TOKENS; piece > 0; piece = piece == TOKENS ? 7 : piece - 3) {
+            read_logits(model.decoder, &model.params, MN__F32, piece, got);
+            compare(name, got, expected, n, 2e-5);
+            if (exact && piece == TOKENS)
+                assert_memory_equal(got, expected, (size_t)n * sizeof *got);
+        }
+        free(got);
+        free(expected);
+        close_family(&model, &device);
+        close_family(&plain, &plain_device);
+    }
 }
 
 /* Of every family, tied ones too: floats packed once are floats packed for each product, of
@@ -520,7 +569,7 @@ static void laws(void **state)
 {
     (void)state;
     for (size_t r = 0; r < sizeof recipes / sizeof *recipes; r++)
-        for (int w = 0; w < 4; w++) {
+        for (int w = 0; w < FORMS; w++) {
             test_model model;
             open_held(&model, recipes[r], every_form[w]);
             /* bf16 rounds some 20 times on the way, by 2^-9, of logits of a few units. */
@@ -575,6 +624,57 @@ static void refusals(void **state)
     close_family(&model, &device);
 }
 
+/* A number that f16 does not have is no weight of it; what is infinite already stays so. */
+static void too_large(void **state)
+{
+    (void)state;
+    enum { MOST = 64 };
+    static float values[61 * 32];
+    static const float large[] = {65519, 65520, -1e20f, INFINITY};
+    char path[512];
+    mn_error error;
+    mn__device device;
+    mn__safetensors *file;
+    mn__safetensor tensors[MOST];
+    int64_t bytes;
+    snprintf(path, sizeof path, "%s/tests/golden/pretrained/llama/config.json", MNEME_SOURCE_DIR);
+    char *config = folder_read(path, &bytes);
+    folder_write(folder_path(temporary, "beyond/config.json"), config, bytes);
+    free(config);
+    snprintf(path, sizeof path, "%s/tests/golden/pretrained/llama/model.safetensors",
+             MNEME_SOURCE_DIR);
+    succeed(mn__safetensors_open(&file, path, &error), &error);
+    succeed(mn__device_open(&device, &error), &error);
+    int64_t count = mn__safetensors_count(file);
+    assert_true(count <= MOST);
+    for (int i = 0; i < 4; i++) {
+        for (int64_t t = 0; t < count; t++) {
+            tensors[t] = *mn__safetensors_at(file, t);
+            if (!strcmp(tensors[t].name, "lm_head.weight")) {
+                assert_true(tensors[t].size[0] * tensors[t].size[1] == 61 * 32);
+                values[61 * 32 - 5] = large[i];
+                tensors[t].data = values;
+                tensors[t].dtype = "F32";
+                tensors[t].bytes = sizeof values;
+            }
+        }
+        succeed(mn__safetensors_write(folder_path(temporary, "beyond/model.safetensors"), tensors,
+                                      count, NULL, &error),
+                &error);
+        mn__pretrained model;
+        mn_status status = mn__pretrained_open_as(&model, &device, folder_path(temporary, "beyond"),
+                                                  0, MN__WEIGHTS_F16, false, &error);
+        if (i % 3 == 0)
+            succeed(status, &error);
+        else
+            check_error(status, &error, "head.weight holds");
+        if (status == MN_OK)
+            mn__pretrained_close(&model);
+    }
+    mn__safetensors_close(file);
+    mn__device_close(&device);
+}
+
 /* Sessions go on with weights of the form that read them. */
 static void sessions(void **state)
 {
@@ -600,12 +700,13 @@ static void sessions(void **state)
 /* ---- Plans and memory
  * ------------------------------------------------------------------------------ */
 
-/* Blocks of 32 with a scale of two bytes, for each row of each weight; the rest in F32. */
+/* Blocks of 32 with a scale of two bytes, for each row of each weight; of rows that are no whole
+ * blocks those of 8 bits; the rest in F32. */
 static void plans(void **state)
 {
     (void)state;
     const int64_t C = 32, D = 8, F = 44, L = 2, U = 61, blocks = C / 32;
-    int64_t layer = blocks * (4 * D + 2 * 2 * D + C + 2 * F) + C * ((F + 31) / 32);
+    int64_t layer = blocks * (4 * D + 2 * 2 * D + C + 2 * F), down = C * ((F + 31) / 32);
     int64_t others = 4 * (U * C + C * (2 * L + 1));
     char path[512];
     for (int w = 2; w < 4; w++) {
@@ -622,7 +723,7 @@ static void plans(void **state)
             mn__read_plan_make(&plan, model.decoder, &model.params, TOKENS, 20, MN__F32, &error),
             &error);
         assert_int_equal(plan.weights - model.params.nodes.used,
-                         each * (L * layer + U * blocks) + others);
+                         each * (L * layer + U * blocks) + 34 * L * down + others);
         assert_int_equal(plan.copies, 0);
         assert_int_equal(plan.parameters, mn__params_elements(&model.params));
         mn__pretrained_close(&model);
@@ -651,11 +752,11 @@ static mn_status open_and_close(void *user, mn_error *error)
 static void allocations(void **state)
 {
     (void)state;
-    static const char *const families[] = {"llama", "phi3", "gpt2", "smollm3"};
+    static const char *const families[FORMS] = {"llama", "phi3", "gpt2", "smollm3", "qwen2"};
     mn_error error;
     struct opening opening;
     succeed(mn__device_open(&opening.device, &error), &error);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < FORMS; i++) {
         golden(opening.path, families[i]);
         opening.weights = every_form[i];
         assert_true(failing_each(families[i], open_and_close, &opening, true, NULL) > 20);
@@ -666,9 +767,10 @@ static void allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(peaks),     cmocka_unit_test(integers), cmocka_unit_test(floats),
-        cmocka_unit_test(distances), cmocka_unit_test(laws),     cmocka_unit_test(refusals),
-        cmocka_unit_test(sessions),  cmocka_unit_test(plans),    cmocka_unit_test(allocations),
+        cmocka_unit_test(peaks),  cmocka_unit_test(integers),    cmocka_unit_test(floats),
+        cmocka_unit_test(halves), cmocka_unit_test(too_large),   cmocka_unit_test(distances),
+        cmocka_unit_test(laws),   cmocka_unit_test(refusals),    cmocka_unit_test(sessions),
+        cmocka_unit_test(plans),  cmocka_unit_test(allocations),
     };
     return cmocka_run_group_tests(tests, setup, folder_remove);
 }

@@ -479,9 +479,8 @@ static const mn__product_kind *kind_of(mn__form form)
 static int64_t pack_bytes(mn__queue *queue, int64_t k, int64_t n, mn__form form)
 {
     (void)queue;
-    bool floats = form == MN__FORM_F32 || form == MN__FORM_BF16;
-    int64_t bytes =
-        floats ? panel_bytes(kind_of(form), k, n) : MN__KERNEL(quantised_bytes)(k, n, form);
+    int64_t bytes = mn__form_is_floats(form) ? panel_bytes(kind_of(form), k, n)
+                                             : MN__KERNEL(quantised_bytes)(k, n, form);
     return bytes < 0 ? -1 : bytes + (int64_t)sizeof(mn__packed);
 }
 

@@ -34,9 +34,10 @@ struct mn__packed {
     _Alignas(64) unsigned char data[]; /* slivers, as the kind packs them, or quantised.c */
 };
 
+/* Whether products make floats of it on the way: of integers, or of f16. */
 static inline bool mn__is_quantised(const mn__packed *packed)
 {
-    return packed && (packed->form == MN__FORM_INT8 || packed->form == MN__FORM_INT4);
+    return packed && !mn__form_is_floats(packed->form);
 }
 
 /* How one dtype is multiplied at this level. */
@@ -62,7 +63,7 @@ const mn__product_kind *MN__KERNEL(product_kind)(mn__dtype dtype);
 /* Bias, activation and sum for n columns of c from j on; `sum` is changed. */
 void MN__KERNEL(finish_product)(const mn__matmul *call, float *sum, void *c, int64_t j, int64_t n);
 
-/* Integer forms: quantised.c. Their bytes without the head, or -1; blocks of one
+/* Integer forms and f16: quantised.c. Their bytes without the head, or -1; blocks of one
  * sliver of columns, from operand b, its own columns alone, or from all blocks; `depth` of its rows
  * from l on (a multiple of 32), as the kind wants them in a sliver of b. */
 int64_t MN__KERNEL(quantised_bytes)(int64_t k, int64_t n, mn__form form);

@@ -1,8 +1,9 @@
-/* Weights of 8 and 4 bits: kept as slivers of columns, and multiplied.
+/* Weights of 8 and 4 bits, and of f16: kept as slivers of columns, and multiplied.
  *
  * A sliver holds MN__TILE_COLUMNS columns, 32 rows of k (a block of each column) after
  * the other: the columns' scales, and then of 8 bits [32][columns], of 4 bits
- * [16][columns], the rows 2 i and 2 i + 1 in the low and the high half of a byte.
+ * [16][columns], the rows 2 i and 2 i + 1 in the low and the high half of a byte. Of f16
+ * there are no scales, and [32][columns].
  *
  * A few rows are multiplied straight from there, as floats: what counts is that the
  * bytes arrive as fast as memory gives them. For more rows, slivers of floats or of bf16
@@ -25,6 +26,8 @@ static int64_t blocks_of(int64_t k)
 /* Bytes of the blocks of a sliver's columns that share their rows. */
 static int64_t band_bytes(mn__form form)
 {
+    if (form == MN__FORM_F16)
+        return COLUMNS * MN__BLOCK * (int64_t)sizeof(mn__f16);
     return COLUMNS * ((int64_t)sizeof(mn__f16) + (form == MN__FORM_INT8 ? MN__BLOCK : PAIRS));
 }
 
@@ -59,6 +62,13 @@ static void place_int4(unsigned char *band, int64_t column, const mn__block_int4
     }
 }
 
+static void place_f16(unsigned char *band, int64_t column, const float x[MN__BLOCK])
+{
+    mn__f16 *to = (mn__f16 *)(void *)band + column;
+    for (int64_t i = 0; i < MN__BLOCK; i++)
+        to[i * COLUMNS] = mn__f32_to_f16(x[i]);
+}
+
 static int64_t columns_of(const mn__packed *packed, int64_t sliver)
 {
     int64_t left = packed->n - sliver * COLUMNS;
@@ -82,7 +92,9 @@ void MN__KERNEL(quantise_sliver)(mn__packed *packed, int64_t sliver, mn__operand
             float x[MN__BLOCK] = {0};
             for (int64_t i = 0, l = block * MN__BLOCK; i < MN__BLOCK && l + i < packed->k; i++)
                 x[i] = element_of(&b, l + i, c);
-            if (packed->form == MN__FORM_INT8) {
+            if (packed->form == MN__FORM_F16) {
+                place_f16(band, c, x);
+            } else if (packed->form == MN__FORM_INT8) {
                 const mn__block_int8 made = mn__block_int8_of(x);
                 place_int8(band, c, &made);
             } else {
@@ -110,16 +122,15 @@ void MN__KERNEL(place_sliver)(mn__packed *packed, int64_t sliver, const void *bl
     }
 }
 
-/* ---- Integers into floats ------------------------------------------------------------------- */
+/* ---- Into floats ---------------------------------------------------------------------------- */
 
 typedef uint8_t bytes_of_lanes __attribute__((vector_size(MN__LANES), aligned(1), may_alias));
 typedef int8_t signed_bytes __attribute__((vector_size(MN__LANES), aligned(1), may_alias));
 typedef int32_t integers __attribute__((vector_size(4 * MN__LANES), may_alias));
 
 /* Denormal ones too, which a shift of bits would leave to the mode of the processor. */
-static inline mn__lanes scales_at(const unsigned char *band, int half)
+static inline mn__lanes of_f16(const unsigned char *at)
 {
-    const unsigned char *at = band + half * MN__LANES * (int)sizeof(mn__f16);
 #if defined(__AVX512F__)
     return (mn__lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at));
 #elif defined(__F16C__)
@@ -158,6 +169,11 @@ static inline integers of_unsigned(const unsigned char *q)
 #endif
 }
 
+static inline mn__lanes scales_at(const unsigned char *band, int half)
+{
+    return of_f16(band + half * MN__LANES * (int)sizeof(mn__f16));
+}
+
 static inline mn__lanes of_int8(const unsigned char *q)
 {
     return (mn__lanes) __builtin_convertvector(of_signed(q), mn__lanes);
@@ -177,12 +193,22 @@ static inline void of_int4(const unsigned char *q, mn__lanes *even, mn__lanes *o
 #endif
 }
 
+/* Where a band's rows begin: after the scales. */
+static inline __attribute__((always_inline)) const unsigned char *rows_in(const unsigned char *band,
+                                                                          const mn__form form)
+{
+    return form == MN__FORM_F16 ? band : band + COLUMNS * (int)sizeof(mn__f16);
+}
+
 /* Rows 2 i and 2 i + 1 of a band, half of its columns, without the scales. */
 static inline __attribute__((always_inline)) void two_rows(const unsigned char *q,
                                                            const mn__form form, int i, int half,
                                                            mn__lanes *even, mn__lanes *odd)
 {
-    if (form == MN__FORM_INT8) {
+    if (form == MN__FORM_F16) {
+        *even = of_f16(q + 2 * (2 * i * COLUMNS + half * MN__LANES));
+        *odd = of_f16(q + 2 * ((2 * i + 1) * COLUMNS + half * MN__LANES));
+    } else if (form == MN__FORM_INT8) {
         *even = of_int8(q + 2 * i * COLUMNS + half * MN__LANES);
         *odd = of_int8(q + (2 * i + 1) * COLUMNS + half * MN__LANES);
     } else {
@@ -203,13 +229,16 @@ static inline mn__words rounded(mn__lanes x)
 static inline __attribute__((always_inline)) void
 unpack_band(void *to, const unsigned char *band, const mn__form form, int64_t rows, bool pairs)
 {
-    const unsigned char *q = band + COLUMNS * (int)sizeof(mn__f16);
+    const unsigned char *q = rows_in(band, form);
+    const bool scaled = form != MN__FORM_F16;
     for (int half = 0; half < 2; half++) {
-        mn__lanes scale = scales_at(band, half), even, odd;
+        mn__lanes scale = scaled ? scales_at(band, half) : mn__lanes_of(1), even, odd;
         for (int i = 0; 2 * i < rows; i++) {
             two_rows(q, form, i, half, &even, &odd);
-            even *= scale;
-            odd *= scale;
+            if (scaled) {
+                even *= scale;
+                odd *= scale;
+            }
             if (pairs) {
                 *(mn__words *)((uint32_t *)to + i * COLUMNS + half * MN__LANES) =
                     rounded(even) >> 16 | (rounded(odd) & 0xffff0000U);
@@ -230,7 +259,9 @@ void MN__KERNEL(unpack_sliver)(void *to, const mn__packed *packed, int64_t slive
         const unsigned char *band = band_at(packed, sliver, (l + d) / MN__BLOCK);
         int64_t rows = pairs || depth - d > MN__BLOCK ? MN__BLOCK : depth - d;
         char *at = (char *)to + d * COLUMNS * (pairs ? 2 : 4);
-        if (packed->form == MN__FORM_INT8)
+        if (packed->form == MN__FORM_F16)
+            unpack_band(at, band, MN__FORM_F16, rows, pairs);
+        else if (packed->form == MN__FORM_INT8)
             unpack_band(at, band, MN__FORM_INT8, rows, pairs);
         else
             unpack_band(at, band, MN__FORM_INT4, rows, pairs);
@@ -247,7 +278,7 @@ static inline __attribute__((always_inline)) void multiply_rows(const int rows, 
 {
     mn__lanes total[ROWS][2] = {0};
     for (int64_t block = 0; block < blocks; block++, a += MN__BLOCK, band += band_bytes(form)) {
-        const unsigned char *q = band + COLUMNS * (int)sizeof(mn__f16);
+        const unsigned char *q = rows_in(band, form);
         mn__lanes of_even[ROWS][2] = {0}, of_odd[ROWS][2] = {0}; /* two chains of sums for a row */
 #pragma GCC unroll 4
         for (int i = 0; i < PAIRS; i++)
@@ -263,7 +294,7 @@ static inline __attribute__((always_inline)) void multiply_rows(const int rows, 
                 }
             }
         for (int half = 0; half < 2; half++) {
-            mn__lanes scale = scales_at(band, half);
+            mn__lanes scale = form == MN__FORM_F16 ? mn__lanes_of(1) : scales_at(band, half);
             for (int r = 0; r < rows; r++)
                 total[r][half] = mn__lanes_multiply_add(of_even[r][half] + of_odd[r][half], scale,
                                                         total[r][half]);
@@ -292,7 +323,9 @@ void MN__KERNEL(multiply_quantised)(const mn__packed *packed, int64_t m, const f
 {
     const unsigned char *band = band_at(packed, sliver, 0);
     int64_t blocks = blocks_of(packed->k);
-    if (packed->form == MN__FORM_INT8)
+    if (packed->form == MN__FORM_F16)
+        multiply_form(MN__FORM_F16, m, a, stride, band, blocks, sums);
+    else if (packed->form == MN__FORM_INT8)
         multiply_form(MN__FORM_INT8, m, a, stride, band, blocks, sums);
     else
         multiply_form(MN__FORM_INT4, m, a, stride, band, blocks, sums);
