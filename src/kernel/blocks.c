@@ -1,22 +1,7 @@
-/* Numbers into quantised blocks. */
+/* Numbers into quantised blocks of 4 bits. */
 #include "kernel/blocks.h"
 
 #include <math.h>
-
-mn__block_int8 mn__block_int8_of(const float x[MN__BLOCK])
-{
-    mn__block_int8 block;
-    float most = 0;
-    for (int i = 0; i < MN__BLOCK; i++)
-        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-    float scale = most / 127, inverse = scale != 0 ? 1 / scale : 0;
-    block.scale = mn__f32_to_f16(scale);
-    for (int i = 0; i < MN__BLOCK; i++) {
-        float q = roundf(x[i] * inverse);
-        block.q[i] = (int8_t)(q > 127 ? 127 : q < -127 ? -127 : q == q ? q : 0);
-    }
-    return block;
-}
 
 /* The number furthest from 0 becomes -8: there are eight steps on its side. */
 mn__block_int4 mn__block_int4_of(const float x[MN__BLOCK])

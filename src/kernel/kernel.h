@@ -158,12 +158,22 @@ typedef enum mn__position {
     MN__POSITION_SHAW   /* q . a_key[clip(distance)], and a_value[clip(distance)] on the output */
 } mn__position;
 
+/* What keys and values are kept as. Blocks of 8 bits (blocks.h) lie along a row's D elements,
+ * the last of them filled up with zeros. */
+typedef enum mn__kept {
+    MN__KEPT_AS_COMPUTED, /* the dtype of the queries */
+    MN__KEPT_F32,
+    MN__KEPT_BF16,
+    MN__KEPT_INT8 /* U8: mn__block_int8_bytes(D) of them stand for a row */
+} mn__kept;
+
 /* One list of keys. The query i of a row stands at position offset + i in the
  * coordinates in which key j stands at j; distance = offset + i - j. */
 typedef struct mn__key_group {
-    const void *keys, *values; /* [B, count, G, D], the dtype of the queries */
+    const void *keys, *values; /* [B, count, G, D] */
+    mn__kept kept;             /* what these are; AS_COMPUTED where backward follows */
     int64_t count;             /* S */
-    int64_t key_stride[3];     /* of b, s, g */
+    int64_t key_stride[3];     /* of b, s, g: in elements, of blocks in bytes */
     int64_t value_stride[3];
     const int64_t *first, *length; /* [B]: keys first <= j < length are present; NULL: 0, count */
     const uint8_t *keep;           /* [B, count], 0 hides a key; NULL: all */
@@ -219,7 +229,7 @@ int64_t mn__dropout_units(int64_t keys);
  * is set. Backward reads the `out` and `lse` that forward wrote. */
 typedef struct mn__attention_call {
     int64_t B, T, H, G, D;
-    mn__dtype dtype;         /* of queries, keys, values, out: F32 or BF16 */
+    mn__dtype dtype;         /* of queries and out, and of keys and values: F32 or BF16 */
     const void *queries;     /* [B, T, H, D] */
     int64_t query_stride[3]; /* of b, t, h */
     void *out;               /* [B, T, H, D] */
@@ -348,9 +358,12 @@ struct mn__kernels {
     void (*pack_blocks)(mn__queue *, mn__packed *, const void *blocks); /* INT8, INT4 */
     void (*pack_free)(mn__packed *);
 
-    /* out = in, with conversion; sizes are out's. */
+    /* out = in, with conversion (U8: from U8 alone); sizes are out's. */
     void (*convert)(mn__queue *, mn__matrix out, mn__matrix in);
-    void (*fill)(mn__queue *, mn__matrix out, float value);
+    void (*fill)(mn__queue *, mn__matrix out, float value); /* U8: zeros, whatever the value */
+    /* Rows of any float dtype into blocks of 8 bits: out U8, its columns
+     * mn__block_int8_bytes of in's. */
+    void (*quantise)(mn__queue *, mn__matrix out, mn__matrix in);
     /* out = alpha * x + beta * out (beta 0: out is not read). */
     void (*axpby)(mn__queue *, mn__matrix out, float alpha, mn__matrix x, float beta);
     void (*binary)(mn__queue *, mn__binary, mn__matrix out, mn__matrix a, mn__matrix b);

@@ -11,6 +11,8 @@
 
 #include <math.h>
 
+#include "kernel/blocks.h"
+
 /* One query: row b, time t, head h; g is the head whose keys it reads. */
 typedef struct query {
     int64_t b, t, h, g;
@@ -109,6 +111,25 @@ static bool is_visible(const mn__attention_call *call, const mn__key_group *grou
     return !is_masked(group, at, j, call->T);
 }
 
+/* Element d of a row of keys or values, which begins at `at`. */
+static double kept_element(const mn__attention_call *call, const mn__key_group *group,
+                           const void *data, int64_t at, int64_t d)
+{
+    const mn__block_int8 *blocks = (const void *)((const char *)data + at);
+    switch (group->kept) {
+    case MN__KEPT_AS_COMPUTED:
+        break;
+    case MN__KEPT_F32:
+        return (double)mn__element(data, MN__F32, at + d);
+    case MN__KEPT_BF16:
+        return (double)mn__element(data, MN__BF16, at + d);
+    case MN__KEPT_INT8:
+        return (double)mn__f16_to_f32(blocks[d / MN__BLOCK].scale) *
+               (double)blocks[d / MN__BLOCK].q[d % MN__BLOCK];
+    }
+    return (double)mn__element(data, call->dtype, at + d);
+}
+
 /* ---- Scores ------------------------------------------------------------------------ */
 
 static double query_element(const mn__attention_call *call, query at, int64_t d)
@@ -128,7 +149,7 @@ static double product(const mn__attention_call *call, const mn__key_group *group
         double q = query_element(call, at, d);
         double u = xl && group->u ? (double)group->u[at.h * call->D + d] : 0.0;
         double v = xl && group->v ? (double)group->v[at.h * call->D + d] : 0.0;
-        sum += (q + u) * (double)mn__element(group->keys, call->dtype, key_at(group, at, j) + d);
+        sum += (q + u) * kept_element(call, group, group->keys, key_at(group, at, j), d);
         if (xl)
             sum += (q + v) * (double)mn__element(group->relative, call->dtype,
                                                  relative_at(call, group, at, j) + d);
@@ -210,7 +231,7 @@ static double softmax_of(const mn__attention_call *call, query at, double *p)
 static double value_element(const mn__attention_call *call, const mn__key_group *group, query at,
                             int64_t j, int64_t d)
 {
-    double value = (double)mn__element(group->values, call->dtype, value_at(group, at, j) + d);
+    double value = kept_element(call, group, group->values, value_at(group, at, j), d);
     if (group->position == MN__POSITION_SHAW && group->shaw_values)
         value += (double)group->shaw_values[shaw_at(call, group, at, j) + d];
     return value;

@@ -3,12 +3,35 @@
 
 #include <math.h>
 
+#include "kernel/blocks.h"
+
+static unsigned char *byte_at(mn__matrix matrix, int64_t row, int64_t column)
+{
+    return (unsigned char *)matrix.data + row * matrix.stride + column;
+}
+
 static void convert(mn__queue *queue, mn__matrix out, mn__matrix in)
 {
     (void)queue;
     for (int64_t r = 0; r < out.rows; r++)
         for (int64_t c = 0; c < out.columns; c++)
-            mn__set(out, r, c, (double)mn__get(in, r, c));
+            if (out.dtype == MN__U8)
+                *byte_at(out, r, c) = *byte_at(in, r, c);
+            else
+                mn__set(out, r, c, (double)mn__get(in, r, c));
+}
+
+static void quantise(mn__queue *queue, mn__matrix out, mn__matrix in)
+{
+    (void)queue;
+    for (int64_t r = 0; r < in.rows; r++)
+        for (int64_t c = 0; c < in.columns; c += MN__BLOCK) {
+            float x[MN__BLOCK] = {0};
+            for (int64_t i = 0; i < MN__BLOCK && c + i < in.columns; i++)
+                x[i] = mn__get(in, r, c + i);
+            const mn__block_int8 block = mn__block_int8_of(x);
+            memcpy(byte_at(out, r, mn__block_int8_bytes(c)), &block, sizeof block);
+        }
 }
 
 static void fill(mn__queue *queue, mn__matrix out, float value)
@@ -16,7 +39,10 @@ static void fill(mn__queue *queue, mn__matrix out, float value)
     (void)queue;
     for (int64_t r = 0; r < out.rows; r++)
         for (int64_t c = 0; c < out.columns; c++)
-            mn__set(out, r, c, (double)value);
+            if (out.dtype == MN__U8)
+                *byte_at(out, r, c) = 0;
+            else
+                mn__set(out, r, c, (double)value);
 }
 
 static void axpby(mn__queue *queue, mn__matrix out, float alpha, mn__matrix x, float beta)
@@ -111,6 +137,7 @@ void mn__plain_fill_elementwise(mn__kernels *kernels)
 {
     kernels->convert = convert;
     kernels->fill = fill;
+    kernels->quantise = quantise;
     kernels->axpby = axpby;
     kernels->binary = binary;
     kernels->scale_rows = scale_rows;

@@ -9,6 +9,8 @@
 
 #include <assert.h>
 
+#include "kernel/blocks.h"
+
 typedef struct attention_record {
     mn__record record;
     mn__attention_args args;
@@ -37,12 +39,22 @@ static void copy_strides(int64_t strides[3], const mn__tensor *x)
         strides[axis] = x->stride[axis];
 }
 
-static void fill_group(mn__key_group *group, const mn__keys *keys)
+static mn__kept kept_of(const mn__tensor *keys, mn__dtype computed)
+{
+    if (keys->dtype == MN__U8)
+        return MN__KEPT_INT8;
+    if (keys->dtype == computed)
+        return MN__KEPT_AS_COMPUTED;
+    return keys->dtype == MN__BF16 ? MN__KEPT_BF16 : MN__KEPT_F32;
+}
+
+static void fill_group(mn__key_group *group, const mn__keys *keys, mn__dtype computed)
 {
     const mn__tensor *bias = keys->bias ? &keys->bias->value : NULL;
     *group =
         (mn__key_group){.keys = keys->keys->value.data,
                         .values = keys->values->value.data,
+                        .kept = kept_of(&keys->keys->value, computed),
                         .count = keys->keys->value.size[1],
                         .first = keys->first,
                         .length = keys->length,
@@ -92,7 +104,7 @@ static mn__attention_call make_call(const mn__attention_args *args, const mn__te
     copy_strides(call.query_stride, queries);
     copy_strides(call.out_stride, out);
     for (int g = 0; g < args->groups; g++) {
-        fill_group(&call.group[g], &args->group[g]);
+        fill_group(&call.group[g], &args->group[g], queries->dtype);
         call.key_mass[g] = args->key_mass[g];
     }
     return call;
@@ -223,13 +235,15 @@ static void attention_backward(mn__tape *tape, mn__record *base)
 /* ---- Checks ---------------------------------------------------------------------------------- */
 
 static const char *const attention_hint =
-    "queries are [B, T, H, D], keys and values [B, S, G, D] with H a multiple of G";
+    "queries are [B, T, H, D], keys and values [B, S, G, D] (or its blocks of 8 bits) with H a "
+    "multiple of G";
 
 static bool check_keys(mn__tape *tape, const mn__attention_args *args, const mn__keys *keys)
 {
     const mn__tensor *q = &args->queries->value, *k = &keys->keys->value;
     const mn__tensor *v = &keys->values->value, *first = &args->group[0].keys->value;
-    if (q->rank != 4 || k->rank != 4 || q->size[0] != k->size[0] || q->size[3] != k->size[3] ||
+    int64_t columns = k->dtype == MN__U8 ? mn__block_int8_bytes(q->size[3]) : q->size[3];
+    if (q->rank != 4 || k->rank != 4 || q->size[0] != k->size[0] || k->size[3] != columns ||
         k->size[2] < 1 || q->size[2] % k->size[2])
         mn__op_fail_sizes(tape, "attention", attention_hint, "queries", q, "keys", k);
     else if (!mn__tensor_same_size(k, v))
@@ -295,12 +309,30 @@ static bool prepare(mn__tape *tape, mn__var **var, mn__dtype dtype)
     return true;
 }
 
-static bool prepare_keys(mn__tape *tape, mn__keys *keys)
+/* Keys and values stay as they are kept where no gradient can be wanted: they may be a long
+ * cache. */
+static bool prepare_kept(mn__tape *tape, mn__keys *keys)
 {
+    if (!keys->keys || !keys->values)
+        return false;
     bool one = keys->keys == keys->values;
+    bool alike = keys->keys->value.dtype == keys->values->value.dtype;
+    if (!tape->recording && !tape->rehearsing && alike)
+        return true;
+    if (keys->keys->value.dtype == MN__U8 || keys->values->value.dtype == MN__U8) {
+        mn__tape_fail(tape, MN_ERROR_UNSUPPORTED, "keep keys and values as they are computed",
+                      "attention: no gradient passes keys and values in blocks of 8 bits, and "
+                      "either both lie in them or none");
+        return false;
+    }
     keys->keys = mn__op_cast(tape, keys->keys, tape->compute);
     keys->values = one ? keys->keys : mn__op_cast(tape, keys->values, tape->compute);
-    return keys->keys && keys->values && prepare(tape, &keys->table, MN__F32) &&
+    return keys->keys && keys->values;
+}
+
+static bool prepare_keys(mn__tape *tape, mn__keys *keys)
+{
+    return prepare_kept(tape, keys) && prepare(tape, &keys->table, MN__F32) &&
            prepare(tape, &keys->relative, tape->compute) && prepare(tape, &keys->u, MN__F32) &&
            prepare(tape, &keys->v, MN__F32) && prepare(tape, &keys->shaw_keys, MN__F32) &&
            prepare(tape, &keys->shaw_values, MN__F32) && prepare(tape, &keys->bias, MN__F32);

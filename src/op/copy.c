@@ -1,7 +1,9 @@
-/* Copies: another type, and parts end to end. */
+/* Copies: another type, blocks of 8 bits, and parts end to end. */
 #include "op/common.h"
 
 #include <assert.h>
+
+#include "kernel/blocks.h"
 
 /* ---- Cast -------------------------------------------------------------------------- */
 
@@ -30,6 +32,33 @@ mn__var *mn__op_cast(mn__tape *tape, mn__var *x, mn__dtype dtype)
     if (!record)
         return NULL;
     record->x = x;
+    return out;
+}
+
+/* ---- Quantise ---------------------------------------------------------------------- */
+
+mn__var *mn__op_quantise(mn__tape *tape, mn__var *x)
+{
+    if (!x)
+        return NULL;
+    mn__tensor blocks = x->value;
+    blocks.size[blocks.rank - 1] = mn__block_int8_bytes(mn__op_width(&x->value));
+    mn__var *out = mn__tape_new(tape, MN__U8, blocks.rank, blocks.size);
+    if (!out)
+        return NULL;
+    if (mn__tape_wants(tape, &x, 1))
+        return mn__tape_fail(tape, MN_ERROR_UNSUPPORTED,
+                             "keep keys and values as they are computed",
+                             "no gradient passes blocks of 8 bits");
+    mn__queue *queue = &tape->device->queue;
+    int64_t count = mn__tensor_elements(&x->value) > 0 ? mn__tensor_matrices(&x->value) : 0;
+    mn__matrix to = mn__tensor_matrix(&out->value, 0);
+    for (int64_t n = 0; n < count; n++) { /* out is contiguous: its rows come in that order */
+        mn__matrix from = mn__tensor_matrix(&x->value, n);
+        to.rows = from.rows;
+        queue->kernels->quantise(queue, to, from);
+        to.data = (void *)((uintptr_t)to.data + (uintptr_t)(to.rows * to.stride));
+    }
     return out;
 }
 

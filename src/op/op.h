@@ -70,6 +70,9 @@ mn__var *mn__op_log_softmax(mn__tape *tape, mn__var *x, mn__var *shift);
 
 /* Copies: another type (x itself if it has it already); parts end to end. */
 mn__var *mn__op_cast(mn__tape *tape, mn__var *x, mn__dtype dtype);
+/* x [.., D] in blocks of 8 bits (kernel/blocks.h), U8 [.., mn__block_int8_bytes(D)], in which
+ * keys and values may be kept. No gradient passes. */
+mn__var *mn__op_quantise(mn__tape *tape, mn__var *x);
 mn__var *mn__op_concat(mn__tape *tape, int axis, mn__var *const *parts, int count);
 /* Views, without a copy. mn__op_split cuts an axis into `count` parts of the
  * sizes given, which must add up; false on failure. */
@@ -100,7 +103,7 @@ int32_t *mn__op_top_places(mn__tape *tape, mn__var *x, int64_t k, const int64_t 
 
 /* One list of keys. As mn__key_group, with vars for what can have a gradient. */
 typedef struct mn__keys {
-    mn__var *keys, *values;        /* [B, S, G, D] */
+    mn__var *keys, *values;        /* [B, S, G, D], or both of mn__op_quantise */
     const int64_t *first, *length; /* [B] or NULL */
     const uint8_t *keep;           /* [B, S] or NULL */
     const int32_t *query_segment, *key_segment;

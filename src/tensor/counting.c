@@ -82,6 +82,12 @@ static void fill(mn__queue *queue, mn__matrix out, float value)
     move(queue, 1, out);
 }
 
+static void quantise(mn__queue *queue, mn__matrix out, mn__matrix in)
+{
+    move(queue, 1, out);
+    move(queue, 1, in);
+}
+
 static void axpby(mn__queue *queue, mn__matrix out, float alpha, mn__matrix x, float beta)
 {
     (void)alpha, (void)x;
@@ -300,6 +306,7 @@ static const mn__kernels kernels = {
     .pack_free = pack_free,
     .convert = convert,
     .fill = fill,
+    .quantise = quantise,
     .axpby = axpby,
     .binary = binary,
     .scale_rows = scale_rows,

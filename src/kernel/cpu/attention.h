@@ -147,6 +147,12 @@ void *MN__KERNEL(attention_panels)(const mn__flash *flash, void *packed, int64_t
 void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *from, int64_t stride,
                                 int64_t n, int64_t rows, const float *add, float factor);
 
+/* The same of n keys or values (group i's array with its strides) from (b, j, g) on, as they
+ * are kept. */
+void MN__KERNEL(attention_kept_rows)(const mn__flash *flash, int i, void *to, const void *data,
+                                     const int64_t stride[3], int64_t b, int64_t j, int64_t g,
+                                     int64_t n, int64_t rows);
+
 /* Whether key j is there for some query of row b. */
 bool MN__KERNEL(attention_key_present)(const mn__key_group *group, int64_t b, int64_t j);
 

@@ -96,10 +96,8 @@ static void read_block(thread_work *worker, const void *data, const int64_t stri
     const mn__flash *flash = &worker->few->flash;
     const mn__key_group *group = &flash->call->group[worker->i];
     int64_t n = worker->to - j < LANES ? worker->to - j : LANES;
-    MN__KERNEL(attention_rows)
-    (flash, worker->block,
-     element(data, flash->call, worker->b * stride[0] + j * stride[1] + worker->g * stride[2]),
-     stride[1], n, LANES, NULL, 1);
+    MN__KERNEL(attention_kept_rows)
+    (flash, worker->i, worker->block, data, stride, worker->b, j, worker->g, n, LANES);
     for (int64_t k = 0; k < n; k++)
         if (!MN__KERNEL(attention_key_present)(group, worker->b, j + k))
             memset(worker->block + k * flash->width, 0, (size_t)flash->width * sizeof(float));

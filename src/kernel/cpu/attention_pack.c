@@ -3,6 +3,7 @@
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
 #include "kernel/cpu/bf16.h"
+#include "kernel/cpu/kept.h"
 #include "kernel/plain.h"
 
 #include <math.h>
@@ -19,10 +20,7 @@ static int64_t round_up(int64_t n, int64_t unit)
 static void widen_row(float *to, int64_t width, const void *from, mn__dtype dtype, int64_t n,
                       const float *add, float factor)
 {
-    if (dtype == MN__BF16)
-        mn__floats_widen(to, from, n);
-    else
-        memcpy(to, from, (size_t)n * sizeof *to);
+    mn__kept_widen(to, from, dtype, n);
     if (add)
         for (int64_t d = 0; d < n; d++)
             to[d] += add[d];
@@ -51,23 +49,39 @@ static void put_row(const mn__flash *flash, void *to, int64_t width, const void 
         float part[PANEL];
         for (int64_t d = 0; d < width; d += PANEL) {
             int64_t there = d < n ? smaller(n - d, PANEL) : 0;
-            const char *at = (const char *)from + d * mn__dtype_bytes(dtype);
+            const char *at = (const char *)from + mn__kept_bytes(dtype, d);
             widen_row(part, PANEL, at, dtype, there, add ? add + d : NULL, factor);
             mn__floats_narrow((mn__bf16 *)to + d, part, PANEL);
         }
     }
 }
 
+static void put_all_rows(const mn__flash *flash, void *to, const void *from, mn__dtype dtype,
+                         int64_t stride, int64_t n, int64_t rows, const float *add, float factor)
+{
+    int64_t D = flash->call->D, row = flash->width * flash->size;
+    int64_t apart = stride * mn__dtype_bytes(dtype);
+    fetch_rows(from, apart, n, mn__kept_bytes(dtype, D));
+    for (int64_t i = 0; i < n; i++)
+        put_row(flash, (char *)to + i * row, flash->width, (const char *)from + i * apart, dtype, D,
+                add, factor);
+    memset((char *)to + n * row, 0, (size_t)((rows - n) * row));
+}
+
 void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *from, int64_t stride,
                                 int64_t n, int64_t rows, const float *add, float factor)
 {
-    const mn__attention_call *call = flash->call;
-    int64_t row = flash->width * flash->size, bytes = mn__dtype_bytes(call->dtype);
-    fetch_rows(from, stride * bytes, n, call->D * bytes);
-    for (int64_t i = 0; i < n; i++)
-        put_row(flash, (char *)to + i * row, flash->width, (const char *)from + i * stride * bytes,
-                call->dtype, call->D, add, factor);
-    memset((char *)to + n * row, 0, (size_t)((rows - n) * row));
+    put_all_rows(flash, to, from, flash->call->dtype, stride, n, rows, add, factor);
+}
+
+void MN__KERNEL(attention_kept_rows)(const mn__flash *flash, int i, void *to, const void *data,
+                                     const int64_t stride[3], int64_t b, int64_t j, int64_t g,
+                                     int64_t n, int64_t rows)
+{
+    mn__dtype dtype = mn__kept_dtype(flash->call->group[i].kept, flash->call->dtype);
+    int64_t at = b * stride[0] + j * stride[1] + g * stride[2];
+    put_all_rows(flash, to, (const char *)data + at * mn__dtype_bytes(dtype), dtype, stride[1], n,
+                 rows, NULL, 1);
 }
 
 /* to[d] (+)= from[d] * factor for d < n, which is constant for whole panels. */
@@ -193,8 +207,8 @@ static bool is_packed_form(const mn__flash *flash, int i, const char *rows, int6
 {
     const mn__attention_call *call = flash->call;
     enum { WORD = sizeof(word) };
-    bool same = mn__dtype_bytes(call->dtype) == flash->size && call->D == flash->width &&
-                (uintptr_t)rows % WORD == 0 && apart % WORD == 0;
+    bool same = mn__dtype_bytes(mn__kept_dtype(call->group[i].kept, call->dtype)) == flash->size &&
+                call->D == flash->width && (uintptr_t)rows % WORD == 0 && apart % WORD == 0;
     for (int64_t n = 0; same && n < PANEL; n++)
         same = MN__KERNEL(attention_key_present)(&call->group[i], b, j + n);
     return same;
@@ -207,21 +221,23 @@ static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t
     const mn__attention_call *call = flash->call;
     int64_t bg = b * call->G + g, padded = flash->group[i].padded;
     int64_t count = call->group[i].count;
-    int64_t bytes = mn__dtype_bytes(call->dtype), apart = from->stride[1] * bytes;
+    mn__dtype dtype = mn__kept_dtype(call->group[i].kept, call->dtype);
+    int64_t bytes = mn__dtype_bytes(dtype), apart = from->stride[1] * bytes;
+    int64_t row_bytes = mn__kept_bytes(dtype, call->D);
     const char *keys = (const char *)from->data +
                        (b * from->stride[0] + j * from->stride[1] + g * from->stride[2]) * bytes;
     const char *rows = keys;
     int64_t row = from->stride[1];
     if (j == 0)
-        fetch_rows(keys, apart, smaller(PANEL, count), call->D * bytes);
+        fetch_rows(keys, apart, smaller(PANEL, count), row_bytes);
     if (j + PANEL < count)
-        fetch_rows(keys + PANEL * apart, apart, smaller(PANEL, count - j - PANEL), call->D * bytes);
+        fetch_rows(keys + PANEL * apart, apart, smaller(PANEL, count - j - PANEL), row_bytes);
     if (!is_packed_form(flash, i, keys, apart, b, j)) {
         rows = x;
         row = flash->width;
         for (int64_t n = 0; n < PANEL; n++, x += row * flash->size)
             if (MN__KERNEL(attention_key_present)(&call->group[i], b, j + n))
-                put_row(flash, x, row, keys + n * apart, call->dtype, call->D, NULL, 1);
+                put_row(flash, x, row, keys + n * apart, dtype, call->D, NULL, 1);
             else
                 memset(x, 0, (size_t)(row * flash->size));
     }

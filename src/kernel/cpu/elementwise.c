@@ -28,6 +28,10 @@ static void convert(mn__queue *queue, mn__matrix out, mn__matrix in)
 static void fill(mn__queue *queue, mn__matrix out, float value)
 {
     (void)queue;
+    for (int64_t r = 0; out.dtype == MN__U8 && r < out.rows; r++)
+        memset((char *)out.data + r * out.stride, 0, (size_t)out.columns);
+    if (out.dtype == MN__U8)
+        return;
     MN__EACH_CHUNK(out)
     {
         mn__chunk at = mn__chunk_at(out, index);

@@ -15,6 +15,7 @@ void MN__KERNEL(fill_attention)(mn__kernels *kernels);
 void MN__KERNEL(fill_attention_backward)(mn__kernels *kernels);
 void MN__KERNEL(fill_matmul)(mn__kernels *kernels);
 void MN__KERNEL(fill_elementwise)(mn__kernels *kernels);
+void MN__KERNEL(fill_kept)(mn__kernels *kernels);
 void MN__KERNEL(fill_activation)(mn__kernels *kernels);
 void MN__KERNEL(fill_norm)(mn__kernels *kernels);
 void MN__KERNEL(fill_rows)(mn__kernels *kernels);

@@ -7,6 +7,7 @@ void MN__KERNEL(fill)(mn__kernels *kernels)
     MN__KERNEL(fill_attention_backward)(kernels);
     MN__KERNEL(fill_matmul)(kernels);
     MN__KERNEL(fill_elementwise)(kernels);
+    MN__KERNEL(fill_kept)(kernels);
     MN__KERNEL(fill_activation)(kernels);
     MN__KERNEL(fill_norm)(kernels);
     MN__KERNEL(fill_rows)(kernels);

@@ -1,0 +1,69 @@
+/* Rows of keys and values as they are kept (mn__kept), into floats: a row at a time, where it
+ * is used, so that a cache is never there as floats as a whole. */
+#ifndef MN__KERNEL_CPU_KEPT_H
+#define MN__KERNEL_CPU_KEPT_H
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#include "kernel/blocks.h"
+#include "kernel/cpu/bf16.h"
+#include "kernel/kernel.h"
+
+/* The type in which the group's rows lie; blocks of 8 bits are U8. */
+static inline mn__dtype mn__kept_dtype(mn__kept kept, mn__dtype computed)
+{
+    switch (kept) {
+    case MN__KEPT_AS_COMPUTED:
+        break;
+    case MN__KEPT_F32:
+        return MN__F32;
+    case MN__KEPT_BF16:
+        return MN__BF16;
+    case MN__KEPT_INT8:
+        return MN__U8;
+    }
+    return computed;
+}
+
+/* Bytes of n elements of a row: of whole blocks, where it consists of them. */
+static inline int64_t mn__kept_bytes(mn__dtype dtype, int64_t n)
+{
+    return dtype == MN__U8 ? mn__block_int8_bytes(n) : n * mn__dtype_bytes(dtype);
+}
+
+static inline float mn__block_scale(mn__f16 scale)
+{
+#if defined(__F16C__)
+    return _cvtsh_ss(scale);
+#else
+    return mn__f16_to_f32(scale);
+#endif
+}
+
+static inline void mn__blocks_widen(float *restrict to, const mn__block_int8 *restrict from,
+                                    int64_t n)
+{
+    for (; n >= MN__BLOCK; n -= MN__BLOCK, to += MN__BLOCK, from++) {
+        float scale = mn__block_scale(from->scale);
+#pragma omp simd
+        for (int i = 0; i < MN__BLOCK; i++)
+            to[i] = scale * (float)from->q[i];
+    }
+    for (int64_t i = 0; i < n; i++)
+        to[i] = mn__block_scale(from->scale) * (float)from->q[i];
+}
+
+/* The first n elements of a row as floats. */
+static inline void mn__kept_widen(float *to, const void *from, mn__dtype dtype, int64_t n)
+{
+    if (dtype == MN__U8)
+        mn__blocks_widen(to, from, n);
+    else if (dtype == MN__BF16)
+        mn__floats_widen(to, from, n);
+    else
+        memcpy(to, from, (size_t)n * sizeof *to);
+}
+
+#endif
