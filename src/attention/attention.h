@@ -103,6 +103,7 @@ struct mn__attention_type {
     int64_t options_bytes;
     const char *auxiliary; /* the name of its auxiliary loss; NULL: it has none */
     bool head_norm;        /* it takes the model's head_norm */
+    bool keeps;            /* its keys and values are slots of mn__state_add_heads */
     /* Whether an output depends on a later input in the form that the options
      * choose; NULL: never, the type is strictly causal. */
     bool (*looks_ahead)(const mn__attention *layer);
@@ -181,6 +182,9 @@ mn__var *mn__segment_losses(mn__tape *tape, const mn__segment *segment);
  * constant, which is a copy while recording: a commit may come before backward
  * has read it. */
 mn__var *mn__slot_read(mn__tape *tape, const mn__slot *slot, int64_t start, int64_t count);
+/* Keys or values [B, T, G, D] of a segment as the slot keeps them, so that a token meets the same
+ * ones in its own segment and in a later one, however the text is cut. */
+mn__var *mn__slot_keep(mn__tape *tape, const mn__slot *slot, mn__var *heads);
 /* The newest entries that any row sees: at most `most`, and more[b] (NULL: 0); and no
  * more than the document has filled, unless zeros take part. *first [B], in the step's memory:
  * where each row's begin among them. -1 fails the tape. */

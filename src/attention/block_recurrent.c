@@ -411,7 +411,7 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     struct parts parts;
     mn__var *h = mn__attention_input(layer, tape, x), *read = NULL;
     *pending = (mn__pending){0};
-    if (!mn__local_project(&options->local, layer, tape, segment, h, &heads, pending) ||
+    if (!mn__local_project(&options->local, layer, tape, segment, state, h, &heads, pending) ||
         !divide(layer, tape, segment, state, &parts) ||
         !mn__local_args(&own->local, &options->local, layer, tape, segment, state, parts.past,
                         &heads, &args))

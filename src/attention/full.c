@@ -2,10 +2,10 @@
  *
  *   out = softmax(q K^T / sqrt(D)) V,  K, V over [cache; segment]
  *
- * State: the keys and values of all tokens read, up to the capacity planned when
- * the stream was opened. With capacity 0, as in training on cuttings, a segment
- * sees itself alone. Positions are rotary (from the model), ALiBi's slopes
- * (Press et al. 2022), or none. Not here: approximations of any kind. */
+ * State: the keys and values of all tokens read, as the stream keeps them (a token meets
+ * the same ones in its own segment), up to the capacity planned when it was opened. With capacity
+ * 0, as in training on cuttings, a segment sees itself alone. Positions are rotary (from the
+ * model), ALiBi's slopes (Press et al. 2022), or none. Not here: approximations of any kind. */
 #include <math.h>
 #include <string.h>
 
@@ -69,9 +69,8 @@ static mn_status check(const mn__attention *layer, mn_error *error)
 static mn_status create_state(const mn__attention *layer, mn__states *states, mn__state *state,
                               int64_t capacity, mn_error *error)
 {
-    int64_t size[] = {capacity, layer->G, layer->D};
-    if (!mn__state_add(states, state, "keys", states->compute, 3, size, NULL) ||
-        !mn__state_add(states, state, "values", states->compute, 3, size, NULL) ||
+    if (!mn__state_add_heads(states, state, "keys", capacity, layer->G, layer->D) ||
+        !mn__state_add_heads(states, state, "values", capacity, layer->G, layer->D) ||
         !mn__state_add_counter(states, state))
         return mn__fail(error, MN_ERROR_MEMORY,
                         "plan for fewer tokens, or use a window or a trained memory",
@@ -162,6 +161,8 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
         q = mn__op_rope(tape, q, segment->positions, layer->rope);
         k = mn__op_rope(tape, k, segment->positions, layer->rope);
     }
+    k = mn__slot_keep(tape, &state->slot[KEYS], k);
+    v = mn__slot_keep(tape, &state->slot[VALUES], v);
     mn__attention_args args = {.queries = q, .scale = 1.0f / sqrtf((float)layer->D)};
     args.valid = segment->valid;
     args.dropout = (float)options->dropout;
@@ -210,6 +211,7 @@ const mn__attention_type mn__attention_full = {
     .options = option_table,
     .options_bytes = sizeof(struct options),
     .head_norm = true,
+    .keeps = true,
     .check = check,
     .create = create,
     .create_state = create_state,

@@ -309,7 +309,7 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     mn__local_heads heads;
     mn__attention_args args;
     mn__var *h = mn__attention_input(layer, tape, x);
-    if (!mn__local_project(&options->local, layer, tape, segment, h, &heads, pending) ||
+    if (!mn__local_project(&options->local, layer, tape, segment, state, h, &heads, pending) ||
         !mn__local_args(&own->local, &options->local, layer, tape, segment, state, 0, &heads,
                         &args) ||
         (!options->cache && !hide_cache(tape, segment, state, &args.group[0])))

@@ -49,9 +49,8 @@ int64_t mn__local_reach(const mn__local_options *options)
 mn_status mn__local_create_state(const mn__attention *layer, mn__states *states, mn__state *state,
                                  int64_t most, mn_error *error)
 {
-    int64_t size[] = {most, layer->G, layer->D};
-    if (!mn__state_add(states, state, "keys", states->compute, 3, size, NULL) ||
-        !mn__state_add(states, state, "values", states->compute, 3, size, NULL) ||
+    if (!mn__state_add_heads(states, state, "keys", most, layer->G, layer->D) ||
+        !mn__state_add_heads(states, state, "values", most, layer->G, layer->D) ||
         !mn__state_add_counter(states, state))
         return mn__fail(error, MN_ERROR_MEMORY, "use a smaller window",
                         "no memory for a window of %lld tokens", (long long)most);
@@ -62,8 +61,8 @@ mn_status mn__local_create_state(const mn__attention *layer, mn__states *states,
 /* ---- A segment -------------------------------------------------------------------- */
 
 bool mn__local_project(const mn__local_options *options, const mn__attention *layer, mn__tape *tape,
-                       const mn__segment *segment, mn__var *h, mn__local_heads *heads,
-                       mn__pending *pending)
+                       const mn__segment *segment, const mn__state *state, mn__var *h,
+                       mn__local_heads *heads, mn__pending *pending)
 {
     heads->queries = mn__attention_queries(layer, tape, h);
     bool good =
@@ -78,9 +77,11 @@ bool mn__local_project(const mn__local_options *options, const mn__attention *la
         heads->queries = mn__op_rope(tape, heads->queries, segment->positions, layer->rope);
         heads->keys = mn__op_rope(tape, heads->keys, segment->positions, layer->rope);
     }
+    heads->keys = mn__slot_keep(tape, &state->slot[MN__LOCAL_KEYS], heads->keys);
+    heads->values = mn__slot_keep(tape, &state->slot[MN__LOCAL_VALUES], heads->values);
     pending->var[MN__LOCAL_KEYS] = mn__tape_keep(tape, heads->keys);
     pending->var[MN__LOCAL_VALUES] = mn__tape_keep(tape, heads->values);
-    return heads->queries && heads->keys;
+    return heads->queries && heads->keys && heads->values;
 }
 
 /* [past; fresh] along time, `past` being the newest `need` entries of a slot. */

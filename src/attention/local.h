@@ -65,14 +65,15 @@ int64_t mn__local_reach(const mn__local_options *options);
 mn_status mn__local_create_state(const mn__attention *layer, mn__states *states, mn__state *state,
                                  int64_t most, mn_error *error);
 
-/* Heads [B, T, H, D] or [B, T, G, D], as they meet: keys and queries of length 1 or rotated. */
+/* Heads [B, T, H, D] or [B, T, G, D], as they meet: keys and queries of length 1 or rotated, keys
+ * and values as the state keeps them. */
 typedef struct mn__local_heads {
     mn__var *queries, *keys, *values;
 } mn__local_heads;
 /* Of h [B, T, C], a segment's tokens; keys and values are left in `pending`. False on failure. */
 bool mn__local_project(const mn__local_options *options, const mn__attention *layer, mn__tape *tape,
-                       const mn__segment *segment, mn__var *h, mn__local_heads *heads,
-                       mn__pending *pending);
+                       const mn__segment *segment, const mn__state *state, mn__var *h,
+                       mn__local_heads *heads, mn__pending *pending);
 /* What mn__op_attention takes: one group, of the cached keys in reach (or the newest `least`,
  * where that is more) and the segment's own. False on failure. */
 bool mn__local_args(const mn__local *local, const mn__local_options *options,

@@ -152,6 +152,12 @@ mn__var *mn__slot_read(mn__tape *tape, const mn__slot *slot, int64_t start, int6
     return copy;
 }
 
+mn__var *mn__slot_keep(mn__tape *tape, const mn__slot *slot, mn__var *heads)
+{
+    return slot->value.dtype == MN__U8 ? mn__op_quantise(tape, heads)
+                                       : mn__op_cast(tape, heads, slot->value.dtype);
+}
+
 int64_t mn__entries_visible(mn__tape *tape, const mn__segment *segment, int64_t most,
                             const int64_t *more, const int64_t *filled, bool zeros, int64_t **first)
 {

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "kernel/blocks.h"
 #include "op/op.h"
 
 mn_status mn__states_open(mn__states *states, mn__device *device, mn__dtype compute, int64_t rows,
@@ -25,6 +26,12 @@ void mn__states_close(mn__states *states)
     mn__store_free(&states->store);
     mn__arena_free(&states->nodes);
     *states = (mn__states){0};
+}
+
+const char *mn__kept_name(mn__kept kept)
+{
+    static const char *const names[] = {"auto", "f32", "bf16", "int8"};
+    return names[kept];
 }
 
 int64_t mn__states_bytes(const mn__states *states)
@@ -78,6 +85,18 @@ mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, 
     for (int64_t row = 0; row < states->rows; row++)
         row_start(states, state, row);
     return slot;
+}
+
+mn__slot *mn__state_add_heads(mn__states *states, mn__state *state, const char *name, int64_t M,
+                              int64_t G, int64_t D)
+{
+    static const mn__dtype dtypes[] = {
+        [MN__KEPT_F32] = MN__F32, [MN__KEPT_BF16] = MN__BF16, [MN__KEPT_INT8] = MN__U8};
+    mn__kept kept = states->kept;
+    int64_t size[] = {M, G, kept == MN__KEPT_INT8 ? mn__block_int8_bytes(D) : D};
+    return mn__state_add(states, state, name,
+                         kept == MN__KEPT_AS_COMPUTED ? states->compute : dtypes[kept], 3, size,
+                         NULL);
 }
 
 bool mn__state_add_counter(mn__states *states, mn__state *state)

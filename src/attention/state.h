@@ -34,7 +34,8 @@ typedef struct mn__states {
     mn__device *device;
     mn__arena nodes;
     mn__store store;
-    mn__dtype compute; /* of keys and values that are kept */
+    mn__dtype compute; /* of what is kept as it is computed */
+    mn__kept kept;     /* of keys and values: see mn__state_add_heads */
     int64_t rows, layers;
     mn__state *layer;  /* [layers] */
     int64_t *position; /* [rows]: tokens read of the row's document */
@@ -43,12 +44,18 @@ typedef struct mn__states {
 mn_status mn__states_open(mn__states *states, mn__device *device, mn__dtype compute, int64_t rows,
                           int64_t layers, mn_error *error);
 void mn__states_close(mn__states *states);
+/* "auto", "f32", "bf16", "int8". */
+const char *mn__kept_name(mn__kept kept);
 int64_t mn__states_bytes(const mn__states *states);
 
 /* For a type's create_state: adds a slot [rows, size...] of zeros or `initial`;
  * NULL when memory is short. */
 mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, mn__dtype dtype,
                         int rank, const int64_t *size, mn__param *initial);
+/* The same for keys or values [rows, M, G, D], zeros, as states->kept says; of INT8 the last
+ * size is mn__block_int8_bytes(D). */
+mn__slot *mn__state_add_heads(mn__states *states, mn__state *state, const char *name, int64_t M,
+                              int64_t G, int64_t D);
 bool mn__state_add_counter(mn__states *states, mn__state *state);
 /* What that counter may be at most, where it is less than the tokens read. */
 void mn__state_bound_counter(mn__state *state, int counter, int64_t most);

@@ -55,7 +55,7 @@ static mn__var *forward(const mn__attention *layer, mn__tape *tape, mn__segment 
     mn__local_heads heads;
     mn__attention_args args;
     mn__var *h = mn__attention_input(layer, tape, x);
-    if (!mn__local_project(layer->options, layer, tape, segment, h, &heads, pending) ||
+    if (!mn__local_project(layer->options, layer, tape, segment, state, h, &heads, pending) ||
         !mn__local_args(layer->own, layer->options, layer, tape, segment, state, 0, &heads, &args))
         return NULL;
     return mn__attention_out(layer, tape, mn__op_attention(tape, &args));
@@ -82,6 +82,7 @@ const mn__attention_type mn__attention_window = {
     .options = option_table,
     .options_bytes = sizeof(mn__local_options),
     .head_norm = true,
+    .keeps = true,
     .check = check,
     .create = create,
     .create_state = create_state,

@@ -14,6 +14,7 @@ typedef struct chat_options {
     mn__string_list set;
     int64_t window, stretch;
     int precision;
+    int cache; /* mn__kept */
     bool raw;
 } chat_options;
 
@@ -27,6 +28,8 @@ static const mn__option own[] = {
     MN__INT(OPTIONS, stretch, "0", 0, 1e9, "a new session: positions scaled to so many tokens"),
     MN__LIST(OPTIONS, set, "", "a new session: a.b=c, otherwise than it was trained"),
     MN__ENUM(OPTIONS, precision, "run", "run|f32|bf16", "a new session: of products"),
+    MN__ENUM(OPTIONS, cache, "auto", "auto|f32|bf16|int8",
+             "a new session: keys and values are kept so; auto: as products are"),
     MN__OPTIONS_END,
 };
 #undef OPTIONS
@@ -120,6 +123,7 @@ static mn_status open_conversation(const chat_options *options, mn__device *devi
     const mn__manner manner = {.model = options->model,
                                .set = options->set,
                                .precision = options->precision,
+                               .cache = (mn__kept)options->cache,
                                .raw = options->raw,
                                .window = options->window,
                                .stretch = options->stretch};
@@ -138,7 +142,7 @@ static mn_status run(mn__call *call, mn_error *error)
         return mn__fail(error, MN_ERROR_USAGE, "mneme chat --model FOLDER [--session FILE]",
                         "say which model answers: --model");
     if (old && (options->raw || options->window || options->stretch || options->set.count ||
-                options->precision))
+                options->precision || options->cache))
         return mn__fail(error, MN_ERROR_USAGE, "leave these options out",
                         "%s says itself how its model is opened", options->session);
     mn__device device;

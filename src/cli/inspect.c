@@ -74,6 +74,18 @@ static mn_status print_tensors(json_t *root, const char *title, bool json, mn_er
 
 /* ---- safetensors ----------------------------------------------------------------- */
 
+/* What a session was read in. */
+static void put_session(mn__string *out, json_t *root, const mn__safetensors *file)
+{
+    const char *precision = mn__safetensors_metadata(file, "precision");
+    const char *cache = mn__safetensors_metadata(file, "cache");
+    precision = precision ? precision : "";
+    cache = cache ? cache : precision; /* of a file from before there was a choice */
+    json_object_set_new(root, "precision", json_string(precision));
+    json_object_set_new(root, "cache", json_string(cache));
+    mn__string_printf(out, "\nread in %s, keys and values in %s", precision, cache);
+}
+
 static mn_status inspect_safetensors(const char *path, bool json, mn_error *error)
 {
     mn__safetensors *file;
@@ -92,6 +104,8 @@ static mn_status inspect_safetensors(const char *path, bool json, mn_error *erro
     mn__string title = {0};
     mn__string_printf(&title, "%s: safetensors%s%s", path, format ? ", " : "",
                       format ? format : "");
+    if (format && !strcmp(format, "mneme session"))
+        put_session(&title, root, file);
     status = print_tensors(root, title.text ? title.text : path, json, error);
     mn__string_free(&title);
     mn__safetensors_close(file);

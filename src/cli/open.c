@@ -11,6 +11,8 @@ const mn__option mn__run_options[] = {
     MN__ENUM(mn__run_use, precision, "run", "run|f32|bf16", "of products; run: as it was trained"),
     MN__ENUM(mn__run_use, weights, "auto", "auto|f32|f16|bf16|int8|int4",
              "kept so, packed for products; auto: of a pretrained model as products are"),
+    MN__ENUM(mn__run_use, cache, "auto", "auto|f32|bf16|int8",
+             "keys and values of full and window attention kept so; auto: as products are"),
     MN__OPTIONS_END,
 };
 
@@ -29,6 +31,8 @@ mn_status mn__opened_open(mn__opened *opened, const char *folder, const mn__run_
     status = mn__run_open_as(&opened->run, &opened->device, folder, &how, error);
     if (status == MN_OK) {
         status = mn__run_compute(&opened->run, &opened->compute, error);
+        if (status == MN_OK)
+            status = mn__decoder_keep(opened->run.decoder, (mn__kept)use->cache, error);
         if (status != MN_OK)
             mn__run_close(&opened->run);
     }

@@ -11,6 +11,7 @@ typedef struct mn__run_use {
     int64_t threads;
     int precision; /* run | f32 | bf16 */
     int weights;   /* auto | f32 | f16 | bf16 | int8 | int4 */
+    int cache;     /* mn__kept */
 } mn__run_use;
 extern const mn__option mn__run_options[];
 

@@ -17,6 +17,7 @@ typedef struct plan_options {
     int64_t threads, tokens;
     int precision; /* f32 | bf16 */
     int weights;   /* auto | f32 | f16 | bf16 | int8 | int4 */
+    int cache;     /* mn__kept */
     bool json;
 } plan_options;
 
@@ -29,6 +30,8 @@ static const mn__option own[] = {
     MN__ENUM(plan_options, precision, "f32", "f32|bf16", "a pretrained model's: of products"),
     MN__ENUM(plan_options, weights, "auto", "auto|f32|f16|bf16|int8|int4",
              "a pretrained model's: kept so; auto: as products are"),
+    MN__ENUM(plan_options, cache, "auto", "auto|f32|bf16|int8",
+             "a pretrained model's: keys and values kept so; auto: as products are"),
     MN__BOOL(plan_options, json, "false", "print JSON"),
     MN__OPTIONS_END,
 };
@@ -173,8 +176,10 @@ static mn_status make_reading(mn__read_plan *plan, const char *path, const plan_
     status = mn__pretrained_open_as(&model, &device, path, options->tokens, weights,
                                     !options->weights, error);
     if (status == MN_OK) {
-        status = mn__read_plan_make(plan, model.decoder, &model.params, model.config.tokens, CHUNK,
-                                    options->precision ? MN__BF16 : MN__F32, error);
+        status = mn__decoder_keep(model.decoder, (mn__kept)options->cache, error);
+        if (status == MN_OK)
+            status = mn__read_plan_make(plan, model.decoder, &model.params, model.config.tokens,
+                                        CHUNK, options->precision ? MN__BF16 : MN__F32, error);
         mn__pretrained_close(&model);
     }
     mn__device_close(&device);

@@ -105,6 +105,8 @@ static mn_status open_run(mn__conversation *conversation, mn__device *device, mn
     if (status != MN_OK)
         return status;
     status = mn__run_compute(&conversation->run, &conversation->compute, error);
+    if (status == MN_OK)
+        status = mn__decoder_keep(conversation->run.decoder, manner->cache, error);
     if (manner->precision)
         conversation->compute = asked;
     if (manner->stretch > conversation->run.context)
@@ -190,11 +192,11 @@ static json_t *describe(const mn__conversation *conversation)
             json_decref(settings);
             settings = NULL;
         }
-    return json_pack("{s:s, s:o, s:s, s:b, s:I, s:I, s:I, s:I}", "model", manner->model, "set",
-                     settings, "precision", precisions[manner->precision], "raw",
-                     conversation->chat == NULL, "window", (json_int_t)manner->window, "stretch",
-                     (json_int_t)manner->stretch, "turns", (json_int_t)conversation->turns,
-                     "planned", (json_int_t)conversation->planned);
+    return json_pack("{s:s, s:o, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "model", manner->model, "set",
+                     settings, "precision", precisions[manner->precision], "cache",
+                     mn__kept_name(manner->cache), "raw", conversation->chat == NULL, "window",
+                     (json_int_t)manner->window, "stretch", (json_int_t)manner->stretch, "turns",
+                     (json_int_t)conversation->turns, "planned", (json_int_t)conversation->planned);
 }
 
 mn_status mn__conversation_save(mn__conversation *conversation, mn_error *error)
@@ -246,6 +248,22 @@ static mn_status read_precision(mn__manner *manner, mn__json object, mn_error *e
                     object.file, name);
 }
 
+/* A file from before there was a choice does not say. */
+static mn_status read_cache(mn__manner *manner, mn__json object, mn_error *error)
+{
+    const char *name = mn__kept_name(MN__KEPT_AS_COMPUTED);
+    mn_status status = mn__json_string(object, "cache", MN__JSON_OPTIONAL, &name, error);
+    if (status != MN_OK)
+        return status;
+    for (int kept = MN__KEPT_AS_COMPUTED; kept <= MN__KEPT_INT8; kept++)
+        if (!strcmp(mn__kept_name((mn__kept)kept), name)) {
+            manner->cache = (mn__kept)kept;
+            return MN_OK;
+        }
+    return mn__fail(error, MN_ERROR_FORMAT, "read the text again", "%s: a cache in '%s'",
+                    object.file, name);
+}
+
 /* The values stay the object's. */
 static mn_status read_manner(mn__conversation *conversation, mn__json object, mn_error *error)
 {
@@ -258,6 +276,8 @@ static mn_status read_manner(mn__conversation *conversation, mn__json object, mn
         status = read_settings(conversation, settings, error);
     if (status == MN_OK)
         status = read_precision(manner, object, error);
+    if (status == MN_OK)
+        status = read_cache(manner, object, error);
     if (status == MN_OK)
         status = mn__json_bool(object, "raw", MN__JSON_REQUIRED, &manner->raw, error);
     if (status == MN_OK)

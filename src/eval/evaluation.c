@@ -74,6 +74,8 @@ static json_t *identity_of(const mn__evaluation *evaluation)
         json_object_set_new(model, "kept",
                             json_sprintf("%s%s", mn__weights_name(run->params.weights),
                                          run->params.as_filed ? ", or as filed" : ""));
+    if (model && mn__decoder_kept(decoder) != MN__KEPT_AS_COMPUTED)
+        json_object_set_new(model, "cache", json_string(mn__kept_name(mn__decoder_kept(decoder))));
     if (out && model && json_object_update(out, model) == 0) {
         json_decref(model);
         return out;

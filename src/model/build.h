@@ -40,6 +40,7 @@ struct mn__decoder {
     struct mn__block *block;         /* [depth] */
     struct mn__attending *attending; /* the first of all blocks' */
     int64_t attentions;
+    mn__kept kept; /* of keys and values, in states that are opened */
     mn__norm final_norm;
     mn__head head;
     mn__pending recomputed; /* what a block run again in backward would remember */

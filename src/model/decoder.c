@@ -171,11 +171,28 @@ double mn__decoder_flops_per_token(const mn__decoder *decoder)
     return flops;
 }
 
+mn_status mn__decoder_keep(mn__decoder *decoder, mn__kept kept, mn_error *error)
+{
+    for (const struct mn__attending *each = decoder->attending; each; each = each->next)
+        if (kept != MN__KEPT_AS_COMPUTED && !each->attention.type->keeps)
+            return mn__fail(error, MN_ERROR_UNSUPPORTED, "leave the precision of its cache alone",
+                            "attention %s keeps its state as it is computed, not in %s",
+                            each->attention.type->name, mn__kept_name(kept));
+    decoder->kept = kept;
+    return MN_OK;
+}
+
+mn__kept mn__decoder_kept(const mn__decoder *decoder)
+{
+    return decoder->kept;
+}
+
 mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states, int64_t rows,
                                   int64_t capacity, mn__dtype compute, mn_error *error)
 {
     mn_status status =
         mn__states_open(states, decoder->params->device, compute, rows, decoder->attentions, error);
+    states->kept = decoder->kept;
     for (struct mn__attending *each = decoder->attending; each; each = each->next)
         if (status == MN_OK)
             status = each->attention.type->create_state(

@@ -104,6 +104,12 @@ double mn__decoder_flops_per_token(const mn__decoder *decoder);
 void mn__decoder_write_model(const mn__decoder *decoder, mn__string *out);
 void mn__decoder_write_attention(const mn__decoder *decoder, mn__string *out);
 
+/* How states that are opened from now on keep keys and values: full and window attention's, as
+ * other types keep what they need as it is computed. MN_ERROR_UNSUPPORTED where a layer has one
+ * of those, and then all stays as it was. */
+mn_status mn__decoder_keep(mn__decoder *decoder, mn__kept kept, mn_error *error);
+mn__kept mn__decoder_kept(const mn__decoder *decoder);
+
 /* State for `rows` streams of at most `capacity` tokens (0: segments see nothing
  * of earlier ones, for types without a bound of their own); compute: the tape's. */
 mn_status mn__decoder_states_open(const mn__decoder *decoder, mn__states *states, int64_t rows,

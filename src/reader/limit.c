@@ -4,19 +4,37 @@
 #include <stdio.h>
 
 #include "attention/types.h"
+#include "kernel/blocks.h"
 #include "nn/rope.h"
 
-/* Runs over all attentions: how many see all of a text, and what a token of theirs takes. */
-static int64_t count_full(const mn__decoder *decoder, int64_t *elements)
+/* Of a key or value of one head, as it is kept. */
+static int64_t head_bytes(const mn__decoder *decoder, int64_t D, mn__dtype compute)
+{
+    switch (mn__decoder_kept(decoder)) {
+    case MN__KEPT_AS_COMPUTED:
+        break;
+    case MN__KEPT_F32:
+        return D * mn__dtype_bytes(MN__F32);
+    case MN__KEPT_BF16:
+        return D * mn__dtype_bytes(MN__BF16);
+    case MN__KEPT_INT8:
+        return mn__block_int8_bytes(D);
+    }
+    return D * mn__dtype_bytes(compute);
+}
+
+/* Runs over all attentions: how many see all of a text, and the bytes that a token of theirs
+ * takes. */
+static int64_t count_full(const mn__decoder *decoder, mn__dtype compute, int64_t *bytes)
 {
     int64_t count = 0, depth = mn__decoder_options_of(decoder)->depth;
     const mn__attention *attention;
-    *elements = 0;
+    *bytes = 0;
     for (int64_t layer = 0; layer < depth; layer++)
         for (int64_t n = 0; (attention = mn__decoder_attention(decoder, layer, n)); n++)
             if (attention->type == &mn__attention_full) {
                 count++;
-                *elements += 2 * attention->G * attention->D;
+                *bytes += 2 * attention->G * head_bytes(decoder, attention->D, compute);
             }
     return count;
 }
@@ -43,18 +61,18 @@ static int64_t turned(const mn__run *run, int64_t context)
 
 int64_t mn__limit_of(const mn__run *run)
 {
-    int64_t elements, most = learned_positions(run);
+    int64_t bytes, most = learned_positions(run);
     int64_t context = turned(run, run->context > 0 ? run->context : INT64_MAX);
-    if (context < most && count_full(run->decoder, &elements))
+    if (context < most && count_full(run->decoder, MN__F32, &bytes))
         most = context;
     return most;
 }
 
 int64_t mn__limit_token_bytes(const mn__run *run, mn__dtype compute)
 {
-    int64_t elements;
-    count_full(run->decoder, &elements);
-    return elements * mn__dtype_bytes(compute);
+    int64_t bytes;
+    count_full(run->decoder, compute, &bytes);
+    return bytes;
 }
 
 mn_status mn__limit_check(const mn__run *run, const char *what, int64_t tokens, mn__dtype compute,

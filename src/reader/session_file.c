@@ -27,6 +27,15 @@ static mn_status hash_options(const mn__session *session, mn__hash_text *hash, m
     return status;
 }
 
+/* What keys and values are kept in. */
+static const char *cache_of(const mn__session *session)
+{
+    static const char *const names[] = {
+        [MN__KEPT_F32] = "F32", [MN__KEPT_BF16] = "BF16", [MN__KEPT_INT8] = "INT8"};
+    mn__kept kept = session->states.kept;
+    return kept == MN__KEPT_AS_COMPUTED ? mn__dtype_name(session->options.compute) : names[kept];
+}
+
 static mn__safetensor describe_hidden(const mn__session *session)
 {
     int64_t C = mn__decoder_options_of(session->decoder)->width;
@@ -64,9 +73,9 @@ static mn_status write_all(const mn__session *session, const char *path, const c
     all = mn__arena_calloc(arena, count + 1 + extra->count, sizeof *all);
     snprintf(version, sizeof version, "%d", MN__SESSION_VERSION);
     const char *const own[] = {
-        "format",  "mneme session", "version",   version,
-        "weights", fingerprint,     "precision", mn__dtype_name(session->options.compute),
-        "options", options.hex};
+        "format",  "mneme session",   "version",   version,
+        "weights", fingerprint,       "precision", mn__dtype_name(session->options.compute),
+        "cache",   cache_of(session), "options",   options.hex};
     int64_t own_count = sizeof own / sizeof *own;
     metadata = mn__arena_calloc(arena, own_count + more + 1, sizeof *metadata);
     if (!all || !metadata)
@@ -154,6 +163,13 @@ static mn_status check_file(const mn__session *session, const mn__safetensors *f
     if (is_other(file, "precision", precision, &value))
         return mn__fail(error, MN_ERROR_MISMATCH, "open it with that precision, or read again",
                         "%s was read in precision %s, not %s", path, value, precision);
+    /* a file from before there was a choice does not say */
+    if (mn__safetensors_metadata(file, "cache") ? is_other(file, "cache", cache_of(session), &value)
+                                                : strcmp(precision, cache_of(session)) != 0)
+        return mn__fail(error, MN_ERROR_MISMATCH, "open it with that cache, or read again",
+                        "%s keeps keys and values in %s, not %s", path,
+                        mn__safetensors_metadata(file, "cache") ? value : precision,
+                        cache_of(session));
     mn_status status = hash_options(session, &options, error);
     if (status != MN_OK)
         return status;

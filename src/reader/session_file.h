@@ -1,7 +1,8 @@
 /* Sessions in files: one safetensors file of the state, with what it must be opened by.
  *
- *   format "mneme session", version, weights (their fingerprint), precision, options (a hash
- *   of every option of the model); the checksum of the container; tensors "hidden", "state.*"
+ *   format "mneme session", version, weights (their fingerprint), precision, cache (that of
+ *   keys and values: F32, BF16 or INT8), options (a hash of every option of the model); the
+ * checksum of the container; tensors "hidden", "state.*"
  *
  * A reading (reader/reading.h) adds its own. */
 #ifndef MN__READER_SESSION_FILE_H

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "attention/attention.h"
+#include "kernel/blocks.h"
 #include "support/model.h"
 
 enum { C = 12, H = 4, D = 3, TOKENS = 41, SEGMENT = 6, BEFORE = 24 };
@@ -32,6 +33,7 @@ typedef struct definition {
     int64_t buckets, far;        /* T5's bias; 0: none */
     const char *first_options;   /* of another layer of the type, made before; NULL: none */
     double dropout;              /* of weights; the type is trained then */
+    mn__kept kept;               /* keys and values are rounded to it */
 } definition;
 
 static const definition twins[] = {
@@ -136,6 +138,28 @@ static const definition twins[] = {
      .memory = 9,
      .grid = SEGMENT,
      .dropout = 0.2},
+    {.type = "full", .options = "", .G = 2, .pre_norm = true, .kept = MN__KEPT_F32},
+    {.type = "full", .options = "", .G = 2, .pre_norm = true, .kept = MN__KEPT_BF16},
+    {.type = "full", .options = "", .G = 2, .pre_norm = true, .kept = MN__KEPT_INT8},
+    {.type = "full",
+     .options = "alibi: true",
+     .G = 4,
+     .alibi = true,
+     .head_norm = true,
+     .kept = MN__KEPT_INT8},
+    {.type = "window", .options = "window: 7", .G = 1, .window = 7, .kept = MN__KEPT_BF16},
+    {.type = "window", .options = "window: 7", .G = 1, .window = 7, .kept = MN__KEPT_INT8},
+    {.type = "window",
+     .options = "window: 9, strict: true, t5: true, buckets: 8, far: 16, normalise: true, "
+                "zero_memory: true",
+     .G = 2,
+     .window = 9,
+     .strict = true,
+     .buckets = 8,
+     .far = 16,
+     .normalise = true,
+     .zeros = true,
+     .kept = MN__KEPT_INT8},
 };
 
 /* ---- The twin -------------------------------------------------------------------------- */
@@ -282,6 +306,20 @@ static void normalise_head(const mn__norm *norm, double *x)
         x[n] *= (double)((const float *)norm->gain->value.data)[n] / sqrt(squares);
 }
 
+/* What a row of keys or values is once it has been kept. */
+static void keep(const definition *twin, double *x)
+{
+    float row[MN__BLOCK] = {0};
+    for (int64_t n = 0; n < D; n++)
+        row[n] = (float)x[n];
+    const mn__block_int8 block = mn__block_int8_of(row);
+    for (int64_t n = 0; n < D; n++)
+        if (twin->kept == MN__KEPT_INT8)
+            x[n] = (double)mn__f16_to_f32(block.scale) * (double)block.q[n];
+        else if (twin->kept == MN__KEPT_BF16)
+            x[n] = (double)mn__bf16_to_f32(mn__f32_to_bf16(row[n]));
+}
+
 /* Rows of a token's keys or values; before the document a window has zeros of its own. */
 static void cached(const definition *twin, const mn__attention *layer, const vector *h, int64_t row,
                    int64_t j, double *out)
@@ -311,6 +349,7 @@ static void attend(const definition *twin, const mn__attention *layer, const mn_
             unit(k);
         if (twin->head_norm)
             normalise_head(&layer->key_norm, k);
+        keep(twin, k);
         scores[BEFORE + j] = score(twin, params, head, q, k, i - j);
         most = fmax(most, scores[BEFORE + j]);
     }
@@ -319,6 +358,7 @@ static void attend(const definition *twin, const mn__attention *layer, const mn_
             continue;
         double e = exp(scores[BEFORE + j] - most);
         cached(twin, layer, h, (twin->G + group) * D, j, v);
+        keep(twin, v);
         for (int64_t n = 0; n < D; n++)
             out[n] += e * factor(twin, i, j, head) * v[n];
         weight += e;
@@ -414,6 +454,7 @@ static void open(fixture *f, const definition *twin)
             value[n] += 0.3f * mn__random_normal(key, (uint64_t)n);
     }
     succeed(mn__states_open(&f->states, &f->device, MN__F32, 1, 1, &error), &error);
+    f->states.kept = twin->kept;
     succeed(f->layer.type->create_state(&f->layer, &f->states, &f->states.layer[0], TOKENS, &error),
             &error);
     mn__tape_init(&f->tape, &f->params, MN__F32);

@@ -73,6 +73,9 @@ expect 0 'products in int4, 9 tensors' "$mneme" inspect "$pretrained/llama" --we
 expect 0 'products in int8, 2 tensors, [0-9,]* bytes (rows that are no blocks of 32: layers.0' \
     "$mneme" inspect "$pretrained/llama" --weights int4
 expect 0 'layers.1.feed_forward.down.weight' "$mneme" inspect "$pretrained/llama" --weights int4 --json
+expect 0 '"state_bytes": 4096' "$mneme" plan "$pretrained/llama" --tokens 16 --json
+expect 0 '"state_bytes": 2048' "$mneme" plan "$pretrained/llama" --tokens 16 --json --cache bf16
+expect 0 '"state_bytes": 4352' "$mneme" plan "$pretrained/llama" --tokens 16 --json --cache int8
 expect 0 '"weights_bytes"' "$mneme" plan "$pretrained/llama" --weights int4 --json
 expect 0 '"parameters": 6432' "$mneme" plan "$source/tests/fuzz/seeds/gguf_model/llama.gguf" --json
 expect 0 'Q4_0' "$mneme" inspect "$source/tests/fuzz/seeds/gguf_model/llama.gguf"

@@ -202,6 +202,9 @@ static void refuses(void **state)
     check(9, "another tokenizer",
           "mneme prepare texts --out chars --tokenizer characters >o && "
           "mneme eval run --data chars");
+    check(7, "attention xl keeps its state as it is computed, not in int8",
+          "mneme generate run --tokens 3 --cache int8");
+    check(7, "attention xl keeps", "mneme eval run --cache bf16");
     check(2, "contradict", "mneme generate run --prompt a --file b");
     check(2, "temperature", "mneme generate run --temperature -1");
     check(2, "no document", "mneme report run --document x");

@@ -298,6 +298,62 @@ static void asks(void **state)
           READ "llama book.txt --raw --session raw.mns && " ASK "--session raw.mns 'Why?'");
 }
 
+/* ---- Keys and values in fewer bits --------------------------------------------------------------
+ */
+
+/* In a session they are as large as is said, go on in another process to the same answer, and
+ * are none of another precision. */
+static void caches(void **state)
+{
+    (void)state;
+    static const char *const kept[] = {"f32", "bf16", "int8"};
+    static const char *const said[] = {"in F32, keys and values in F32",
+                                       "in F32, keys and values in BF16",
+                                       "in F32, keys and values in INT8"};
+    int64_t before = INT64_MAX;
+    for (int i = 0; i < 3; i++) {
+        char line[512];
+        snprintf(line, sizeof line,
+                 READ "llama book.txt --session c.mns --replace --json --cache %s", kept[i]);
+        int64_t bytes = number(line, "bytes");
+        assert_true(i == 2 || bytes < before); /* heads of 8 numbers, in blocks of 32 */
+        before = bytes;
+        check(0, said[i], "mneme inspect c.mns");
+        char *first = answer(ASK "--session c.mns --json 'Why?'");
+        char *again = answer(ASK "--session c.mns --json 'Why?'");
+        assert_string_equal(first, again);
+        free(first);
+        free(again);
+        snprintf(line, sizeof line, READ "llama book.txt --session c.mns --cache %s",
+                 kept[(i + 1) % 3]);
+        check(9, "keeps keys and values in", line);
+        snprintf(line, sizeof line, READ "llama book.txt --session c.mns --cache %s", kept[i]);
+        check(0, "1,504 before", line);
+    }
+    /* what is stopped and gone on with is what was read at once */
+    check(0, "1,501 of them", READ "llama book.txt --session whole8.mns --raw --cache int8");
+    check(0, "1,401 of them",
+          "head -c 1400 book.txt >start.txt; " READ
+          "llama start.txt --session parts8.mns --raw --cache int8");
+    check(0, "100 of them read now in",
+          READ "llama book.txt --session parts8.mns --raw --cache int8");
+    char *whole = answer(ASK "--session whole8.mns --json 'Why?'");
+    char *parts = answer(ASK "--session parts8.mns --json 'Why?'");
+    assert_string_equal(whole, parts);
+    free(whole);
+    free(parts);
+    /* a window, a conversation, and what is not to be had */
+    check(0, "1,504 tokens", READ "mistral book.txt --session c8.mns --cache int8");
+    check(0, "reused 1,504", ASK "--session c8.mns 'Why?'");
+    check(0, "reused 0",
+          "echo 'Why?' | mneme chat --tokens 5 --model llama --session d8.mns"
+          " --cache int8");
+    check(0, "keys and values in INT8", "mneme inspect d8.mns");
+    check(2, "says itself", "mneme chat --session d8.mns --cache bf16");
+    check(2, "auto|f32|bf16|int8", READ "llama book.txt --session e.mns --cache int4");
+    check(0, "", "mneme generate llama --prompt 'Why?' --tokens 4 --cache int8");
+}
+
 /* ---- Talking ----------------------------------------------------------------------------------
  */
 
@@ -337,6 +393,7 @@ int main(void)
         cmocka_unit_test(goes_on),
         cmocka_unit_test(named_by_model),
         cmocka_unit_test(asks),
+        cmocka_unit_test(caches),
         cmocka_unit_test(talks),
     };
     return cmocka_run_group_tests(tests, make, folder_remove);

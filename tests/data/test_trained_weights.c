@@ -29,7 +29,7 @@ typedef struct opened {
     mn__session session;
 } opened;
 
-static void open_model(opened *o, mn__weights weights, mn__dtype compute)
+static void open_model(opened *o, mn__weights weights, mn__dtype compute, mn__kept kept)
 {
     mn_error error;
     const mn__session_options options = {
@@ -37,6 +37,7 @@ static void open_model(opened *o, mn__weights weights, mn__dtype compute)
     succeed(mn__device_open(&o->device, &error), &error);
     succeed(mn__pretrained_open_as(&o->model, &o->device, checkpoint, 0, weights, false, &error),
             &error);
+    succeed(mn__decoder_keep(o->model.decoder, kept, &error), &error);
     succeed(mn__session_open(&o->session, o->model.decoder, &o->model.params, &options, &error),
             &error);
 }
@@ -69,7 +70,7 @@ static void draw_texts(int32_t *ids)
     opened o;
     mn_error error;
     int32_t last[ROWS];
-    open_model(&o, MN__WEIGHTS_MASTERS, MN__F32);
+    open_model(&o, MN__WEIGHTS_MASTERS, MN__F32, MN__KEPT_AS_COMPUTED);
     for (int64_t r = 0; r < ROWS; r++)
         ids[r * (LENGTH + 1)] = last[r] = 1;
     for (int64_t t = 0; t < LENGTH; t++) {
@@ -87,7 +88,8 @@ static void draw_texts(int32_t *ids)
     close_model(&o);
 }
 
-static double perplexity(const int32_t *texts, mn__weights weights, mn__dtype compute)
+static double perplexity(const int32_t *texts, mn__weights weights, mn__dtype compute,
+                         mn__kept kept)
 {
     opened o;
     mn_error error;
@@ -102,7 +104,7 @@ static double perplexity(const int32_t *texts, mn__weights weights, mn__dtype co
     }
     const mn__stretch all = {
         .T = LENGTH, .ids = ids, .targets = targets, .weights = ones, .losses = losses};
-    open_model(&o, weights, compute);
+    open_model(&o, weights, compute, kept);
     succeed(mn__session_read(&o.session, &all, &error), &error);
     close_model(&o);
     for (int64_t i = 0; i < ROWS * LENGTH; i++)
@@ -111,7 +113,8 @@ static double perplexity(const int32_t *texts, mn__weights weights, mn__dtype co
 }
 
 /* int8 is within 0.5% of f32. bf16 rounds by 2^-9, as often as int8 by about as much. Of 4
- * bits the rise is told, and has to be one. */
+ * bits the rise is told, and has to be one. Keys and values in fewer bits are rounded as little
+ * as weights in as many. */
 static void every_form(void **state)
 {
     (void)state;
@@ -119,21 +122,27 @@ static void every_form(void **state)
         mn__weights weights;
         mn__dtype compute;
         double least, most; /* over f32's */
-    } forms[] = {{MN__WEIGHTS_F32, MN__F32, 1 - 1e-5, 1 + 1e-5},
-                 {MN__WEIGHTS_BF16, MN__BF16, 0.995, 1.005},
-                 {MN__WEIGHTS_INT8, MN__F32, 0.995, 1.005},
-                 {MN__WEIGHTS_INT8, MN__BF16, 0.995, 1.005},
-                 {MN__WEIGHTS_INT4, MN__F32, 1, 1.5},
-                 {MN__WEIGHTS_INT4, MN__BF16, 1, 1.5}};
+        mn__kept kept;
+    } forms[] = {{MN__WEIGHTS_F32, MN__F32, 1 - 1e-5, 1 + 1e-5, MN__KEPT_AS_COMPUTED},
+                 {MN__WEIGHTS_F16, MN__F32, 0.9995, 1.0005, MN__KEPT_AS_COMPUTED},
+                 {MN__WEIGHTS_BF16, MN__BF16, 0.995, 1.005, MN__KEPT_AS_COMPUTED},
+                 {MN__WEIGHTS_INT8, MN__F32, 0.995, 1.005, MN__KEPT_AS_COMPUTED},
+                 {MN__WEIGHTS_INT8, MN__BF16, 0.995, 1.005, MN__KEPT_AS_COMPUTED},
+                 {MN__WEIGHTS_INT4, MN__F32, 1, 1.5, MN__KEPT_AS_COMPUTED},
+                 {MN__WEIGHTS_INT4, MN__BF16, 1, 1.5, MN__KEPT_AS_COMPUTED},
+                 {MN__WEIGHTS_F32, MN__F32, 0.995, 1.005, MN__KEPT_BF16},
+                 {MN__WEIGHTS_F32, MN__F32, 0.995, 1.005, MN__KEPT_INT8},
+                 {MN__WEIGHTS_BF16, MN__BF16, 0.995, 1.005, MN__KEPT_INT8}};
     static int32_t texts[ROWS * (LENGTH + 1)];
     draw_texts(texts);
-    double plain = perplexity(texts, MN__WEIGHTS_MASTERS, MN__F32);
+    double plain = perplexity(texts, MN__WEIGHTS_MASTERS, MN__F32, MN__KEPT_AS_COMPUTED);
     print_message("f32: %.4f\n", plain);
     assert_true(plain > 1.5 && plain < 10);
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        double over = perplexity(texts, forms[i].weights, forms[i].compute) / plain;
-        print_message("%s, products in %s: %+.3f%%\n", mn__weights_name(forms[i].weights),
-                      mn__dtype_name(forms[i].compute), 100 * (over - 1));
+        double over = perplexity(texts, forms[i].weights, forms[i].compute, forms[i].kept) / plain;
+        print_message("%s, products in %s, keys and values in %s: %+.3f%%\n",
+                      mn__weights_name(forms[i].weights), mn__dtype_name(forms[i].compute),
+                      mn__kept_name(forms[i].kept), 100 * (over - 1));
         assert_true(over > forms[i].least && over < forms[i].most);
     }
 }

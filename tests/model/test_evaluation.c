@@ -194,6 +194,34 @@ static void says_the_length_that_is_read(void **state)
     fixture_close(&f);
 }
 
+/* Nor are figures of other keys and values; and those of a model opened as before keep their
+ * name. */
+static void other_caches_are_other_figures(void **state)
+{
+    (void)state;
+    const char *before = NULL;
+    for (int kept = MN__KEPT_AS_COMPUTED; kept <= MN__KEPT_INT8; kept++) {
+        mn_error error;
+        fixture f;
+        mn__evaluation evaluation;
+        fixture_open(&f,
+                     "model: {depth: 1, width: 16, heads: 2}\n"
+                     "attention: {type: window, window: 7}\n",
+                     16);
+        assert_int_equal(mn__decoder_keep(f.run.decoder, (mn__kept)kept, &error), MN_OK);
+        evaluation_open(&evaluation, &f, (mn__score_config){.way = MN__WAY_CARRIED});
+        const char *said = json_string_value(json_object_get(evaluation.identity, "cache"));
+        if (kept)
+            assert_string_equal(said, mn__kept_name((mn__kept)kept));
+        else
+            assert_null(said);
+        assert_true(!before || strcmp(before, evaluation.path));
+        before = mn__arena_strdup(&arena, evaluation.path);
+        mn__evaluation_close(&evaluation);
+        fixture_close(&f);
+    }
+}
+
 /* ---- Forms ------------------------------------------------------------------------- */
 
 static bool ignore(void *user, const char *text, int64_t bytes)
@@ -391,6 +419,7 @@ int main(void)
         cmocka_unit_test(other_lengths_are_other_figures),
         cmocka_unit_test(other_machines_are_other_figures),
         cmocka_unit_test(says_the_length_that_is_read),
+        cmocka_unit_test(other_caches_are_other_figures),
         cmocka_unit_test(names_the_form),
         cmocka_unit_test(repeating_forgets_nothing),
         cmocka_unit_test(shares_no_nats_among_bytes_that_are_lost),

@@ -35,7 +35,7 @@ static const char *const recipes[] = {
     "model: {depth: 2, width: 16, heads: 2, initial_deviation: 0.5}\n"
     "attention: {type: compressive, memory: 8, compressed: 6, rate: 2}\n",
 };
-enum { RECIPES = sizeof recipes / sizeof *recipes };
+enum { RECIPES = sizeof recipes / sizeof *recipes, KEEPING = 3 /* full and window, the first */ };
 
 static int32_t ids[CAPACITY];
 static const char *folder;
@@ -92,12 +92,13 @@ static void check_same(mn__reading *a, mn__reading *b)
 
 /* ---- Going back ---------------------------------------------------------------------------- */
 
-static void check_every_place(const char *recipe, mn__dtype compute, int64_t budget)
+static void check_every_place(const char *recipe, mn__dtype compute, mn__kept kept, int64_t budget)
 {
     mn_error error;
     test_model model;
     mn__reading far, near;
     test_model_open(&model, recipe, V, SEGMENT, 3);
+    succeed(mn__decoder_keep(model.decoder, kept, &error), &error);
     for (int64_t n = 0; n <= TOKENS - MORE; n++) {
         mn__sync sync;
         open_reading(&far, &model, compute, budget);
@@ -119,10 +120,22 @@ static void goes_back(void **state)
 {
     (void)state;
     for (int i = 0; i < RECIPES; i++) {
-        check_every_place(recipes[i], MN__F32, 0);
-        check_every_place(recipes[i], MN__BF16, 0);
-        check_every_place(recipes[i], MN__F32, 1); /* no room for a mark: all is read again */
+        check_every_place(recipes[i], MN__F32, MN__KEPT_AS_COMPUTED, 0);
+        check_every_place(recipes[i], MN__BF16, MN__KEPT_AS_COMPUTED, 0);
+        /* no room for a mark: all is read again */
+        check_every_place(recipes[i], MN__F32, MN__KEPT_AS_COMPUTED, 1);
     }
+}
+
+/* The same of full and window attention, however keys and values are kept. */
+static void goes_back_in_every_precision(void **state)
+{
+    (void)state;
+    for (int i = 0; i < KEEPING; i++)
+        for (int kept = MN__KEPT_F32; kept <= MN__KEPT_INT8; kept++) {
+            check_every_place(recipes[i], MN__F32, (mn__kept)kept, 0);
+            check_every_place(recipes[i], MN__BF16, (mn__kept)kept, 0);
+        }
 }
 
 /* Marks keep to their budget, and the newest stays. */
@@ -188,7 +201,7 @@ static void says_what_it_did(void **state)
 
 /* ---- Files --------------------------------------------------------------------------------- */
 
-static void check_saving(const char *recipe, mn__dtype compute)
+static void check_saving(const char *recipe, mn__dtype compute, mn__kept kept)
 {
     mn_error error;
     test_model model, again;
@@ -198,6 +211,8 @@ static void check_saving(const char *recipe, mn__dtype compute)
     const char *path = folder_path(folder, "saved"), *twice = folder_path(folder, "twice");
     test_model_open(&model, recipe, V, SEGMENT, 3);
     test_model_open(&again, recipe, V, SEGMENT, 3);
+    succeed(mn__decoder_keep(model.decoder, kept, &error), &error);
+    succeed(mn__decoder_keep(again.decoder, kept, &error), &error);
     open_reading(&on, &model, compute, 0);
     read_calls(&on, 37);
     succeed(mn__reading_save(&on, path, "weights", NULL, &error), &error);
@@ -235,8 +250,12 @@ static void saves(void **state)
 {
     (void)state;
     for (int i = 0; i < RECIPES; i++) {
-        check_saving(recipes[i], MN__F32);
-        check_saving(recipes[i], MN__BF16);
+        check_saving(recipes[i], MN__F32, MN__KEPT_AS_COMPUTED);
+        check_saving(recipes[i], MN__BF16, MN__KEPT_AS_COMPUTED);
+        for (int kept = MN__KEPT_F32; kept <= MN__KEPT_INT8 && i < KEEPING; kept++) {
+            check_saving(recipes[i], MN__F32, (mn__kept)kept);
+            check_saving(recipes[i], MN__BF16, (mn__kept)kept);
+        }
     }
 }
 
@@ -383,10 +402,12 @@ static void forks(void **state)
 {
     (void)state;
     mn_error error;
-    for (int i = 0; i < RECIPES; i++) {
+    for (int i = 0; i < RECIPES + KEEPING; i++) {
         test_model model;
         mn__reading reading, fork, other;
-        test_model_open(&model, recipes[i], V, SEGMENT, 3);
+        mn__kept kept = i < RECIPES ? MN__KEPT_AS_COMPUTED : MN__KEPT_INT8;
+        test_model_open(&model, recipes[i % RECIPES], V, SEGMENT, 3);
+        succeed(mn__decoder_keep(model.decoder, kept, &error), &error);
         open_reading(&reading, &model, MN__F32, 0);
         succeed(mn__reading_fork(&fork, &reading, &error), &error); /* of nothing */
         assert_int_equal(fork.ids.count, 0);
@@ -472,10 +493,12 @@ static mn_status all_of_it(void *user, mn_error *error)
 static void allocations(void **state)
 {
     (void)state;
-    for (int i = 0; i < RECIPES; i++) {
+    for (int i = 0; i < RECIPES + KEEPING; i++) {
         mn_error error;
         test_model model;
-        test_model_open(&model, recipes[i], V, SEGMENT, 3);
+        mn__kept kept = i < RECIPES ? MN__KEPT_AS_COMPUTED : MN__KEPT_INT8;
+        test_model_open(&model, recipes[i % RECIPES], V, SEGMENT, 3);
+        succeed(mn__decoder_keep(model.decoder, kept, &error), &error);
         succeed(all_of_it(&model, &error), &error); /* what kernels keep, they have */
         assert_true(failing_each("a reading", all_of_it, &model, true, NULL) > 30);
         test_model_close(&model);
@@ -487,6 +510,7 @@ int main(void)
     mn__threads_set(1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goes_back),
+        cmocka_unit_test(goes_back_in_every_precision),
         cmocka_unit_test(thins_out),
         cmocka_unit_test(says_what_it_did),
         cmocka_unit_test(saves),
