@@ -23,7 +23,7 @@ static const char *golden(char path[512], const char *family)
     return path;
 }
 
-static void make_plan(const char *family, mn__dtype compute, mn__read_plan *plan)
+static void make_plan(const char *family, mn__dtype compute, mn__kept kept, mn__read_plan *plan)
 {
     char path[512];
     mn_error error;
@@ -31,6 +31,7 @@ static void make_plan(const char *family, mn__dtype compute, mn__read_plan *plan
     mn__pretrained model;
     succeed(mn__device_open_counting(&device, &error), &error);
     succeed(mn__pretrained_open(&model, &device, golden(path, family), TOKENS, &error), &error);
+    succeed(mn__decoder_keep(model.decoder, kept, &error), &error);
     succeed(mn__read_plan_make(plan, model.decoder, &model.params, TOKENS, CHUNK, compute, &error),
             &error);
     mn__pretrained_close(&model);
@@ -38,7 +39,7 @@ static void make_plan(const char *family, mn__dtype compute, mn__read_plan *plan
 }
 
 /* Reads as was planned, and saves. */
-static void check_reading(const char *folder, const char *family, mn__dtype compute)
+static void check_reading(const char *folder, const char *family, mn__dtype compute, mn__kept kept)
 {
     char path[512];
     mn_error error;
@@ -48,9 +49,10 @@ static void check_reading(const char *folder, const char *family, mn__dtype comp
     mn__read_plan plan;
     int32_t ids[TOKENS] = {0};
     int64_t bytes;
-    make_plan(family, compute, &plan);
+    make_plan(family, compute, kept, &plan);
     succeed(mn__device_open(&device, &error), &error);
     succeed(mn__pretrained_open(&model, &device, golden(path, family), TOKENS, &error), &error);
+    succeed(mn__decoder_keep(model.decoder, kept, &error), &error);
     const mn__session_options options = {
         .rows = 1, .capacity = TOKENS, .chunk = CHUNK, .compute = compute};
     succeed(mn__session_open(&session, model.decoder, &model.params, &options, &error), &error);
@@ -76,10 +78,11 @@ static void check_reading(const char *folder, const char *family, mn__dtype comp
 static void readings(void **state)
 {
     static const char *const families[] = {"llama", "mistral", "qwen3", "glm4", "gpt2"};
-    for (int i = 0; i < 5; i++) {
-        check_reading(*state, families[i], MN__F32);
-        check_reading(*state, families[i], MN__BF16);
-    }
+    for (int i = 0; i < 5; i++)
+        for (int kept = MN__KEPT_AS_COMPUTED; kept <= MN__KEPT_INT8; kept++) {
+            check_reading(*state, families[i], MN__F32, (mn__kept)kept);
+            check_reading(*state, families[i], MN__BF16, (mn__kept)kept);
+        }
 }
 
 /* Matrices of each layer for every token, the head for the last; of a causal text every
@@ -89,11 +92,13 @@ static void work(void **state)
     (void)state;
     const double C = 32, H = 4, G = 2, D = 8, F = 44, V = 61, L = 2, T = TOKENS;
     mn__read_plan plan;
-    make_plan("llama", MN__F32, &plan);
+    make_plan("llama", MN__F32, MN__KEPT_AS_COMPUTED, &plan);
     double layer = C * H * D + C * 2 * G * D + H * D * C + C * 2 * F + F * C;
     assert_true(plan.products == 2 * (L * layer * T + C * V));
     assert_true(plan.attention == 4 * L * H * D * T * (T + 1) / 2);
     assert_int_equal(plan.state_per_thousand, 1000 * 2 * 2 * 16 * 4);
+    make_plan("llama", MN__F32, MN__KEPT_INT8, &plan); /* a block for each head */
+    assert_int_equal(plan.state_per_thousand, 1000 * 2 * 2 * 2 * 34);
 }
 
 static void refusals(void **state)
