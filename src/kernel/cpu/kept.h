@@ -1,5 +1,5 @@
-/* Rows of keys and values as they are kept (mn__kept), into floats: a row at a time, where it
- * is used, so that a cache is never there as floats as a whole. */
+/* Rows of keys and values as they are kept (mn__kept), into floats: a row at a time, on its way
+ * into a product or into the panels of one (attention_pack.c). */
 #ifndef MN__KERNEL_CPU_KEPT_H
 #define MN__KERNEL_CPU_KEPT_H
 
