@@ -14,7 +14,8 @@ typedef struct chat_options {
     mn__string_list set;
     int64_t window, stretch;
     int precision;
-    int cache; /* mn__kept */
+    int weights; /* mn__weights; 0: auto */
+    int cache;   /* mn__kept */
     bool raw;
 } chat_options;
 
@@ -28,6 +29,8 @@ static const mn__option own[] = {
     MN__INT(OPTIONS, stretch, "0", 0, 1e9, "a new session: positions scaled to so many tokens"),
     MN__LIST(OPTIONS, set, "", "a new session: a.b=c, otherwise than it was trained"),
     MN__ENUM(OPTIONS, precision, "run", "run|f32|bf16", "a new session: of products"),
+    MN__ENUM(OPTIONS, weights, "auto", "auto|f32|f16|bf16|int8|int4",
+             "a new session: kept so; auto: of a pretrained model as products are"),
     MN__ENUM(OPTIONS, cache, "auto", "auto|f32|bf16|int8",
              "a new session: keys and values are kept so; auto: as products are"),
     MN__OPTIONS_END,
@@ -123,6 +126,7 @@ static mn_status open_conversation(const chat_options *options, mn__device *devi
     const mn__manner manner = {.model = options->model,
                                .set = options->set,
                                .precision = options->precision,
+                               .weights = options->weights,
                                .cache = (mn__kept)options->cache,
                                .raw = options->raw,
                                .window = options->window,
@@ -142,7 +146,7 @@ static mn_status run(mn__call *call, mn_error *error)
         return mn__fail(error, MN_ERROR_USAGE, "mneme chat --model FOLDER [--session FILE]",
                         "say which model answers: --model");
     if (old && (options->raw || options->window || options->stretch || options->set.count ||
-                options->precision || options->cache))
+                options->precision || options->weights || options->cache))
         return mn__fail(error, MN_ERROR_USAGE, "leave these options out",
                         "%s says itself how its model is opened", options->session);
     mn__device device;

@@ -77,13 +77,16 @@ static mn_status print_tensors(json_t *root, const char *title, bool json, mn_er
 /* What a session was read in. */
 static void put_session(mn__string *out, json_t *root, const mn__safetensors *file)
 {
-    const char *precision = mn__safetensors_metadata(file, "precision");
-    const char *cache = mn__safetensors_metadata(file, "cache");
-    precision = precision ? precision : "";
-    cache = cache ? cache : precision; /* of a file from before there was a choice */
-    json_object_set_new(root, "precision", json_string(precision));
-    json_object_set_new(root, "cache", json_string(cache));
-    mn__string_printf(out, "\nread in %s, keys and values in %s", precision, cache);
+    static const struct {
+        const char *key, *words;
+    } said[] = {
+        {"precision", "read in"}, {"kept", "weights kept as"}, {"cache", "keys and values in"}};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        const char *value = mn__safetensors_metadata(file, said[i].key);
+        value = value ? value : "";
+        json_object_set_new(root, said[i].key, json_string(value));
+        mn__string_printf(out, "%s%s %s", i ? ", " : "\n", said[i].words, value);
+    }
 }
 
 static mn_status inspect_safetensors(const char *path, bool json, mn_error *error)

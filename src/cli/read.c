@@ -11,6 +11,7 @@ typedef struct read_options {
     mn__string_list set;
     int64_t threads, window, stretch, save_every;
     int precision; /* run | f32 | bf16 */
+    int weights;   /* mn__weights; 0: auto */
     int cache;     /* mn__kept */
     bool raw, replace, json;
 } read_options;
@@ -27,6 +28,8 @@ static const mn__option own[] = {
     MN__LIST(OPTIONS, set, "", "a.b=c: reads otherwise than it was trained, attention.memory=1k"),
     MN__INT(OPTIONS, threads, "0", 0, 4096, "how many compute; 0: what the container allows"),
     MN__ENUM(OPTIONS, precision, "run", "run|f32|bf16", "of products; run: as it was trained"),
+    MN__ENUM(OPTIONS, weights, "auto", "auto|f32|f16|bf16|int8|int4",
+             "kept so; auto: of a pretrained model as products are"),
     MN__ENUM(OPTIONS, cache, "auto", "auto|f32|bf16|int8",
              "keys and values are kept so, here and in the session; auto: as products are"),
     MN__BOOL(OPTIONS, json, "false", "print one JSON object when it is done"),
@@ -72,6 +75,7 @@ static mn_status read_text(mn__call *call, const mn__string *text, mn__device *d
     const mn__manner manner = {.model = options->model,
                                .set = options->set,
                                .precision = options->precision,
+                               .weights = options->weights,
                                .cache = (mn__kept)options->cache,
                                .raw = options->raw,
                                .window = options->window,

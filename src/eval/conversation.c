@@ -90,6 +90,11 @@ static mn_status make_overrides(struct overrides *overrides, const mn__manner *m
     return status == MN_OK && overrides->failed ? no_memory(error) : status;
 }
 
+static mn__weights weights_of(const mn__manner *manner)
+{
+    return manner->weights ? (mn__weights)manner->weights : MN__WEIGHTS_AUTO;
+}
+
 static mn_status open_run(mn__conversation *conversation, mn__device *device, mn_error *error)
 {
     const mn__manner *manner = &conversation->manner;
@@ -98,7 +103,7 @@ static mn_status open_run(mn__conversation *conversation, mn__device *device, mn
     const mn__dtype asked = manner->precision == 2 ? MN__BF16 : MN__F32;
     const mn__run_how how = {.overrides = overrides.items,
                              .override_count = overrides.count,
-                             .weights = MN__WEIGHTS_AUTO,
+                             .weights = weights_of(manner),
                              .compute = manner->precision ? &asked : NULL};
     if (status == MN_OK)
         status = mn__run_open_as(&conversation->run, device, manner->model, &how, error);
@@ -192,10 +197,11 @@ static json_t *describe(const mn__conversation *conversation)
             json_decref(settings);
             settings = NULL;
         }
-    return json_pack("{s:s, s:o, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "model", manner->model, "set",
-                     settings, "precision", precisions[manner->precision], "cache",
-                     mn__kept_name(manner->cache), "raw", conversation->chat == NULL, "window",
-                     (json_int_t)manner->window, "stretch", (json_int_t)manner->stretch, "turns",
+    return json_pack("{s:s, s:o, s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "model", manner->model,
+                     "set", settings, "precision", precisions[manner->precision], "weights",
+                     mn__weights_name(weights_of(manner)), "cache", mn__kept_name(manner->cache),
+                     "raw", conversation->chat == NULL, "window", (json_int_t)manner->window,
+                     "stretch", (json_int_t)manner->stretch, "turns",
                      (json_int_t)conversation->turns, "planned", (json_int_t)conversation->planned);
 }
 
@@ -248,11 +254,10 @@ static mn_status read_precision(mn__manner *manner, mn__json object, mn_error *e
                     object.file, name);
 }
 
-/* A file from before there was a choice does not say. */
 static mn_status read_cache(mn__manner *manner, mn__json object, mn_error *error)
 {
-    const char *name = mn__kept_name(MN__KEPT_AS_COMPUTED);
-    mn_status status = mn__json_string(object, "cache", MN__JSON_OPTIONAL, &name, error);
+    const char *name;
+    mn_status status = mn__json_string(object, "cache", MN__JSON_REQUIRED, &name, error);
     if (status != MN_OK)
         return status;
     for (int kept = MN__KEPT_AS_COMPUTED; kept <= MN__KEPT_INT8; kept++)
@@ -261,6 +266,21 @@ static mn_status read_cache(mn__manner *manner, mn__json object, mn_error *error
             return MN_OK;
         }
     return mn__fail(error, MN_ERROR_FORMAT, "read the text again", "%s: a cache in '%s'",
+                    object.file, name);
+}
+
+static mn_status read_weights(mn__manner *manner, mn__json object, mn_error *error)
+{
+    const char *name;
+    mn_status status = mn__json_string(object, "weights", MN__JSON_REQUIRED, &name, error);
+    if (status != MN_OK)
+        return status;
+    for (int weights = MN__WEIGHTS_F32; weights <= MN__WEIGHTS_AUTO; weights++)
+        if (!strcmp(mn__weights_name((mn__weights)weights), name)) {
+            manner->weights = weights;
+            return MN_OK;
+        }
+    return mn__fail(error, MN_ERROR_FORMAT, "read the text again", "%s: weights in '%s'",
                     object.file, name);
 }
 
@@ -276,6 +296,8 @@ static mn_status read_manner(mn__conversation *conversation, mn__json object, mn
         status = read_settings(conversation, settings, error);
     if (status == MN_OK)
         status = read_precision(manner, object, error);
+    if (status == MN_OK)
+        status = read_weights(manner, object, error);
     if (status == MN_OK)
         status = read_cache(manner, object, error);
     if (status == MN_OK)

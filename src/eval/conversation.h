@@ -15,6 +15,7 @@ typedef struct mn__manner {
     const char *model;   /* a folder: of a pretrained model, or a run's */
     mn__string_list set; /* as of mn__run_open */
     int precision;       /* 0: as the run was trained; 1: f32; 2: bf16 */
+    int weights;         /* mn__weights; 0: as products read them */
     mn__kept cache;      /* of keys and values; see mn__decoder_keep */
     bool raw;            /* without a chat template, which runs have none of anyway */
     int64_t window;      /* tokens that a token sees; 0: as the model has it */

@@ -57,12 +57,26 @@ static int64_t count_metadata(const char *const *metadata)
     return count;
 }
 
+/* How the model's weights are kept, which says how their products are computed. */
+typedef struct kept_text {
+    char text[32];
+} kept_text;
+static kept_text weights_of(const mn__session *session)
+{
+    const mn__params *params = session->params;
+    kept_text out;
+    snprintf(out.text, sizeof out.text, "%s%s", mn__weights_name(params->weights),
+             params->weights != MN__WEIGHTS_MASTERS && params->as_filed ? ", or as filed" : "");
+    return out;
+}
+
 static mn_status write_all(const mn__session *session, const char *path, const char *fingerprint,
                            const mn__session_extra *extra, mn__arena *arena, mn_error *error)
 {
     mn__safetensor *state, *all;
     const char **metadata;
     char version[16];
+    const kept_text weights = weights_of(session);
     mn__hash_text options;
     int64_t count, more = count_metadata(extra->metadata);
     mn_status status = hash_options(session, &options, error);
@@ -73,9 +87,10 @@ static mn_status write_all(const mn__session *session, const char *path, const c
     all = mn__arena_calloc(arena, count + 1 + extra->count, sizeof *all);
     snprintf(version, sizeof version, "%d", MN__SESSION_VERSION);
     const char *const own[] = {
-        "format",  "mneme session",   "version",   version,
-        "weights", fingerprint,       "precision", mn__dtype_name(session->options.compute),
-        "cache",   cache_of(session), "options",   options.hex};
+        "format",  "mneme session", "version",   version,
+        "weights", fingerprint,     "precision", mn__dtype_name(session->options.compute),
+        "kept",    weights.text,    "cache",     cache_of(session),
+        "options", options.hex};
     int64_t own_count = sizeof own / sizeof *own;
     metadata = mn__arena_calloc(arena, own_count + more + 1, sizeof *metadata);
     if (!all || !metadata)
@@ -155,6 +170,7 @@ static mn_status check_file(const mn__session *session, const mn__safetensors *f
     const char *value, *precision = mn__dtype_name(session->options.compute);
     const mn__safetensor *hidden = mn__safetensors_find(file, "hidden");
     const mn__safetensor wanted = describe_hidden(session);
+    const kept_text weights = weights_of(session);
     mn__hash_text options;
     if (is_other(file, "weights", fingerprint, &value))
         return mn__fail(error, MN_ERROR_MISMATCH, "open the model that read it, or read again",
@@ -163,13 +179,13 @@ static mn_status check_file(const mn__session *session, const mn__safetensors *f
     if (is_other(file, "precision", precision, &value))
         return mn__fail(error, MN_ERROR_MISMATCH, "open it with that precision, or read again",
                         "%s was read in precision %s, not %s", path, value, precision);
-    /* a file from before there was a choice does not say */
-    if (mn__safetensors_metadata(file, "cache") ? is_other(file, "cache", cache_of(session), &value)
-                                                : strcmp(precision, cache_of(session)) != 0)
+    if (is_other(file, "kept", weights.text, &value))
+        return mn__fail(error, MN_ERROR_MISMATCH, "open it with those --weights, or read again",
+                        "%s was read with weights kept as %s, not as %s", path, value,
+                        weights.text);
+    if (is_other(file, "cache", cache_of(session), &value))
         return mn__fail(error, MN_ERROR_MISMATCH, "open it with that cache, or read again",
-                        "%s keeps keys and values in %s, not %s", path,
-                        mn__safetensors_metadata(file, "cache") ? value : precision,
-                        cache_of(session));
+                        "%s keeps keys and values in %s, not %s", path, value, cache_of(session));
     mn_status status = hash_options(session, &options, error);
     if (status != MN_OK)
         return status;

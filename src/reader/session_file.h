@@ -1,8 +1,8 @@
 /* Sessions in files: one safetensors file of the state, with what it must be opened by.
  *
- *   format "mneme session", version, weights (their fingerprint), precision, cache (that of
- *   keys and values: F32, BF16 or INT8), options (a hash of every option of the model); the
- * checksum of the container; tensors "hidden", "state.*"
+ *   format "mneme session", version, weights (their fingerprint), precision, kept (how
+ *   weights are), cache (how keys and values are: F32, BF16 or INT8), options (a hash of every
+ *   option of the model); the checksum of the container; tensors "hidden", "state.*"
  *
  * A reading (reader/reading.h) adds its own. */
 #ifndef MN__READER_SESSION_FILE_H
@@ -10,7 +10,7 @@
 
 #include "reader/session.h"
 
-enum { MN__SESSION_VERSION = 1 };
+enum { MN__SESSION_VERSION = 2 };
 
 /* What an owner adds to a session's file. */
 typedef struct mn__session_extra {
