@@ -81,6 +81,7 @@ static mn_status convert(const mn__call *call, const mn__run *run, mn_error *err
     const mn__export what = {.decoder = run->decoder,
                              .params = &run->params,
                              .tokenizer = run->tokenizer,
+                             .before = &run->before,
                              .first = run->family,
                              .context = context_of(run, options->context),
                              .ends = run->ends,

@@ -259,7 +259,9 @@ mn_status mn__export_write(const mn__export *what, const char *folder, const mn_
     mn_status status =
         mn__config_write(&config, &w.family, what->decoder, what->context, what->first, error);
     if (status == MN_OK)
-        status = mn__tokenizer_export(what->tokenizer, &tokenizer, error);
+        status = mn__tokenizer_export_with(what->tokenizer,
+                                           what->before ? what->before : &what->tokenizer->before,
+                                           &tokenizer, error);
     if (status == MN_OK) {
         bool ours = mn__decoder_options_of(what->decoder)->rope_interleaved;
         bool theirs = w.family->options && strstr(w.family->options, "rope_interleaved: true");

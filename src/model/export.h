@@ -18,6 +18,8 @@ typedef struct mn__export {
     const mn__decoder *decoder;
     const mn__params *params; /* the decoder's: F32 masters */
     const mn__tokenizer *tokenizer;
+    const mn__ids *before;   /* what stands before every text (model/run.h); NULL: as the tokenizer
+                              * says */
     const mn__family *first; /* tried before all others; or NULL */
     int64_t context;         /* the longest text that the model is for */
     const int32_t *ends;     /* [end_count]: ids at which a text ends */

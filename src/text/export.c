@@ -201,21 +201,20 @@ static void fill_added(json_t *root)
 }
 
 /* One text: the ids before it; a pair: each so. */
-static void put_before(const mn__tokenizer *tokenizer, json_t *root)
+static void put_before(const mn__tokenizer *tokenizer, const mn__ids *before, json_t *root)
 {
     json_t *single = json_array(), *pair = json_array(), *specials = json_object();
     for (int part = 0; part < 2; part++) {
-        for (int64_t i = 0; i < tokenizer->before.count; i++) {
+        for (int64_t i = 0; i < before->count; i++) {
             int64_t bytes;
-            const char *text = mn__tokenizer_piece(tokenizer, tokenizer->before.id[i], &bytes);
+            const char *text = mn__tokenizer_piece(tokenizer, before->id[i], &bytes);
             json_t *item = json_pack("{s:{s:s%, s:i}}", "SpecialToken", "id", text, (size_t)bytes,
                                      "type_id", part);
             if (!part)
                 json_array_append(single, item);
             json_array_append_new(pair, item);
-            json_t *special =
-                json_pack("{s:s%, s:[i], s:[s%]}", "id", text, (size_t)bytes, "ids",
-                          (int)tokenizer->before.id[i], "tokens", text, (size_t)bytes);
+            json_t *special = json_pack("{s:s%, s:[i], s:[s%]}", "id", text, (size_t)bytes, "ids",
+                                        (int)before->id[i], "tokens", text, (size_t)bytes);
             json_object_setn_new(specials, text, (size_t)bytes, special);
         }
         json_t *item =
@@ -249,7 +248,7 @@ static mn_status complete(const mn__tokenizer *tokenizer, json_t *root, mn_error
     fill_byte_level(root);
     fill_added(root);
     if (is_short(json_object_get(root, "post_processor")))
-        put_before(tokenizer, root);
+        put_before(tokenizer, &tokenizer->before, root);
     return status;
 }
 
@@ -362,4 +361,37 @@ mn_status mn__tokenizer_export(const mn__tokenizer *tokenizer, mn__string *json,
         error, MN_ERROR_UNSUPPORTED,
         "bytes, characters, SentencePiece and vocabularies of Hugging Face have a counterpart",
         "a tokenizer.json cannot cut text as the tokenizer %s does", kind);
+}
+
+static mn_status replace_before(const mn__tokenizer *tokenizer, const mn__ids *before,
+                                mn__string *json, mn_error *error)
+{
+    json_t *root;
+    mn_status status = mn__json_parse("tokenizer.json", json->text, json->bytes, &root, error);
+    if (status)
+        return status;
+    put_before(tokenizer, before, root);
+    char *text = json_dumps(root, JSON_COMPACT);
+    mn__string_clear(json);
+    mn__string_puts(json, text ? text : "");
+    json->failed |= !text || !json_is_object(json_object_get(root, "post_processor"));
+    free(text);
+    json_decref(root);
+    return json->failed ? fail_memory(error) : MN_OK;
+}
+
+mn_status mn__tokenizer_export_with(const mn__tokenizer *tokenizer, const mn__ids *before,
+                                    mn__string *json, mn_error *error)
+{
+    const mn__ids *own = &tokenizer->before;
+    mn__string text = {0};
+    mn_status status = mn__tokenizer_export(tokenizer, &text, error);
+    bool same =
+        before->count == own->count &&
+        (own->count == 0 || !memcmp(before->id, own->id, (size_t)own->count * sizeof *own->id));
+    if (!status && !same)
+        status = replace_before(tokenizer, before, &text, error);
+    mn__string_add(json, text.text ? text.text : "", text.bytes);
+    mn__string_free(&text);
+    return status || !json->failed ? status : fail_memory(error);
 }

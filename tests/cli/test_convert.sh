@@ -25,7 +25,7 @@ train() {
 
 # said MODEL: what it says after a beginning, by the most probable tokens.
 said() {
-    "$mneme" generate "$1" --prompt 'the river' --tokens 40 --temperature 0 --json |
+    "$mneme" generate "$1" --prompt 'the river' --tokens 20 --temperature 0 --json |
         sed -n 's/.*"text": //p'
 }
 
