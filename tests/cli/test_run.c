@@ -159,7 +159,7 @@ static void generates(void **state)
     free(other);
     check(0, "\"tokens\": 7", "mneme generate run --tokens 7 --json");
     /* a stop string is not printed, nor what follows it */
-    check(0, "\"stopped_by\": \" \"", "mneme generate run --tokens 400 --json --stop ' '");
+    check(0, "\"stopped_by\": \" \"", "mneme generate run --tokens 4000 --json --stop ' '");
     check(0, "done",
           "mneme generate run --tokens 400 --stop e --stop r >o; "
           "! grep -q '[er]' o && echo done");
