@@ -222,7 +222,8 @@ static void as_it_is(void **state)
 
 static const char story[] =
     "the river runs to the sea where some ships lie still, asleep\n\n"
-    "  and the other rivers run there, too; \t seas: the sea is wide: no ship has seen the end of it\n"
+    "  and the other rivers run there, too; \t seas: the sea is wide: no ship has seen the end of "
+    "it\n"
     "some rivers are rivers of sand, some are there in spring alone, and the ships wait\n";
 
 /* What is trained here is lossless, and can be said. */
