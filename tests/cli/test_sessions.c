@@ -307,9 +307,8 @@ static void caches(void **state)
 {
     (void)state;
     static const char *const kept[] = {"f32", "bf16", "int8"};
-    static const char *const said[] = {"in F32, keys and values in F32",
-                                       "in F32, keys and values in BF16",
-                                       "in F32, keys and values in INT8"};
+    static const char *const said[] = {"weights kept as f32, or as filed, keys and values in F32",
+                                       "keys and values in BF16", "keys and values in INT8"};
     int64_t before = INT64_MAX;
     for (int i = 0; i < 3; i++) {
         char line[512];

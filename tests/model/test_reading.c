@@ -364,9 +364,11 @@ static void lying(void **state)
             else if (!last && !strcmp(tensors[t].name, lies[i].name))
                 tensors[t].data = &lies[i].value;
         }
-        const char *const keys[] = {"format", "version", "weights", "precision", "options"};
-        const char *metadata[11] = {0};
-        for (int k = 0; k < 5; k++) {
+        static const char *const keys[] = {"format", "version", "weights", "precision",
+                                           "kept",   "cache",   "options"};
+        enum { KEYS = sizeof keys / sizeof *keys };
+        const char *metadata[2 * KEYS + 1] = {0};
+        for (int k = 0; k < KEYS; k++) {
             metadata[2 * k] = keys[k];
             metadata[2 * k + 1] = mn__safetensors_metadata(file, keys[k]);
         }
