@@ -274,20 +274,37 @@ static bool lie_together(const mn__rows *one, int64_t at, int64_t n)
     return true;
 }
 
-/* The value where it lies in the file, if that is how it is read: rows in the type that
- * products want. NULL: it has to be made. */
+/* The value where it lies in the file as rows of F32 or BF16; NULL: it does not. */
 static const void *place_of(const mn__params *params, const mn__param *param, const mn__rows *from,
                             int64_t first)
 {
-    bool products = param->readers & MN__READERS_PRODUCTS;
     int64_t at;
     const mn__rows *one = find_row(from, first, &at);
-    mn__weights own = one->type == MN__ROWS_BF16 ? MN__WEIGHTS_BF16 : MN__WEIGHTS_F32;
     bool floats = one->type == MN__ROWS_BF16 || one->type == MN__ROWS_F32;
-    if (!params->source.owner || !floats || one->turned || (products && params->weights != own) ||
+    if (!params->source.owner || !floats || one->turned ||
         !lie_together(one, at, param->value.size[0]))
         return NULL;
     return element_at(one, at * one->width);
+}
+
+/* One that waits gets its place: in the file, if its readers want it as it is there, or in
+ * memory. own: the form of the file's blocks, or -1. */
+static mn_status place(mn__params *params, mn__param *param, const mn__rows *from, int count,
+                       int64_t first, int own, mn_error *error)
+{
+    const void *there = place_of(params, param, from, first);
+    mn__form form = (mn__form)((int)params->weights - MN__WEIGHTS_F32);
+    mn__dtype rows = count == 1 && !from->turned ? dtype_of(from) : MN__F32;
+    bool whole = !(param->readers & MN__READERS_PRODUCTS) || form == mn__form_of(dtype_of(from));
+    if (there && (whole || param->readers & MN__READERS_ROWS))
+        mn__param_point(param, dtype_of(from), there, whole);
+    if (there && whole)
+        return MN_OK;
+    if (params->as_filed && own >= 0)
+        form = (mn__form)own;
+    if (form == MN__FORM_INT4 && param->value.size[1] % MN__BLOCK)
+        form = MN__FORM_INT8;
+    return mn__param_hold(params, param, rows, form, error);
 }
 
 mn_status mn__rows_fill(mn__params *params, mn__param *param, const mn__rows *from, int count,
@@ -297,22 +314,11 @@ mn_status mn__rows_fill(mn__params *params, mn__param *param, const mn__rows *fr
     mn_status status = MN_OK;
     bool matrix = param->value.rank == 2;
     int own = matrix ? form_of(from, first, param->value.size[0]) : -1;
-    if (mn__param_waits(params, param) && place_of(params, param, from, first)) {
-        mn__param_point(param, dtype_of(from), place_of(params, param, from, first));
-        return MN_OK;
-    }
-    if (mn__param_waits(params, param)) {
-        mn__dtype rows = count == 1 && !from->turned ? dtype_of(from) : MN__F32;
-        mn__form form = (mn__form)((int)params->weights - MN__WEIGHTS_F32);
-        if (params->as_filed && own >= 0)
-            form = (mn__form)own;
-        if (form == MN__FORM_INT4 && param->value.size[1] % MN__BLOCK)
-            form = MN__FORM_INT8;
-        status = mn__param_hold(params, param, rows, form, error);
-    }
+    if (mn__param_waits(params, param))
+        status = place(params, param, from, count, first, own, error);
     if (status != MN_OK || params->device->counting)
         return status;
-    if (param->value.data)
+    if (param->value.data && !param->lies)
         copy_rows(queue, param, from, first);
     if (param->packs && own == (int)param->form)
         status = take_blocks(queue, param, from, first, error);

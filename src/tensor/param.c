@@ -94,7 +94,7 @@ mn_status mn__param_hold(mn__params *params, mn__param *param, mn__dtype rows, m
 {
     mn__queue *queue = &params->device->queue;
     assert(mn__param_waits(params, param));
-    if (param->readers & MN__READERS_ROWS) {
+    if (param->readers & MN__READERS_ROWS && !param->lies) {
         param->value.dtype = rows;
         param->value.data = mn__store_alloc(&params->store, mn__tensor_bytes(&param->value));
         if (!param->value.data)
@@ -115,13 +115,13 @@ mn_status mn__param_hold(mn__params *params, mn__param *param, mn__dtype rows, m
     return MN_OK;
 }
 
-void mn__param_point(mn__param *param, mn__dtype dtype, const void *data)
+void mn__param_point(mn__param *param, mn__dtype dtype, const void *data, bool whole)
 {
     assert(!param->held);
     param->value.dtype = dtype;
     param->value.data = (void *)(uintptr_t)data;
-    param->held = true;
     param->lies = true;
+    param->held = whole;
 }
 
 int64_t mn__param_bytes(const mn__params *params, const mn__param *param)

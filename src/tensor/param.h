@@ -100,8 +100,9 @@ bool mn__param_waits(const mn__params *params, const mn__param *param);
  * packed in `form`, if products read it. */
 mn_status mn__param_hold(mn__params *params, mn__param *param, mn__dtype rows, mn__form form,
                          mn_error *error);
-/* Makes `data`, in the source's files, the value of one that waits. */
-void mn__param_point(mn__param *param, mn__dtype dtype, const void *data);
+/* Makes `data`, in the source's files, the value of one that waits. whole: for all its readers;
+ * else products read it packed, and mn__param_hold is still to come. */
+void mn__param_point(mn__param *param, mn__dtype dtype, const void *data, bool whole);
 /* What the parameter's value takes, packed form included. */
 int64_t mn__param_bytes(const mn__params *params, const mn__param *param);
 /* A new parameter (or buffer), or NULL when memory is short. Names are unique:

@@ -133,11 +133,11 @@ static void check_peak(const char *dtype, bool tied, mn__weights weights)
     if (device.queue.kernels->level == MN__LEVEL_PLAIN) /* whose forms are floats */
         most = products * 4 + rows + SMALL;
     int64_t held = now.bytes - before;
-    bool lies = !strcmp(dtype, weights == MN__WEIGHTS_BF16 ? "BF16" : "F32") &&
-                weights <= MN__WEIGHTS_BF16 && weights != MN__WEIGHTS_MASTERS;
+    bool lies = (weights == MN__WEIGHTS_F32 && !strcmp(dtype, "F32")) ||
+                (weights == MN__WEIGHTS_BF16 && !strcmp(dtype, "BF16"));
     if (lies) /* in the mapped file */
         most = SMALL;
-    else if (weights != MN__WEIGHTS_MASTERS && strcmp(dtype, "F16") && !tied) /* its table does */
+    else if (weights != MN__WEIGHTS_MASTERS && strcmp(dtype, "F16")) /* its table does */
         most -= rows;
     if (held > most)
         fail_msg("%s in %s takes %lld bytes, not %lld", dtype, mn__weights_name(weights),
