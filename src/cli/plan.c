@@ -214,6 +214,9 @@ static mn_status run(mn__call *call, mn_error *error)
     const plan_options *options = call->options;
     const char *path = call->operands[0]; /* a run's folder holds the recipe it was made by */
     const char *folder = path;
+    if (!mn__file_exists(path))
+        return mn__fail(error, MN_ERROR_IO, "is the name right?",
+                        "%s: there is no such recipe, run or model", path);
     if (mn__file_is_folder(path))
         path = mn__arena_printf(call->arena, "%s/recipe.yaml", path);
     if (!path)

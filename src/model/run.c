@@ -346,6 +346,9 @@ static mn_status open_folder(mn__run *run, const mn__run_how *how, mn_error *err
     const char *recipe = mn__arena_printf(&run->arena, "%s/recipe.yaml", run->folder);
     if (!recipe)
         return mn__fail(error, MN_ERROR_MEMORY, NULL, "no memory to open a run");
+    if (!mn__file_exists(run->folder))
+        return mn__fail(error, MN_ERROR_IO, "is the name right?", "%s: there is no such model",
+                        run->folder);
     if (!mn__file_exists(recipe) && mn__pretrained_is(run->folder))
         return open_pretrained(run, how, error);
     mn_status status = read_recipe(run, recipe, error);
