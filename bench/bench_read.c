@@ -221,8 +221,7 @@ static void measure_prompts(const options *o, reader *r, peer *worker, json_t *f
     }
 }
 
-/* ---- Generation --------------------------------------------------------------------------------
- */
+/* ---- Generation ------------------------------------------------------------------------------ */
 
 enum { ARRAY = 1 << 27 };
 
@@ -315,8 +314,7 @@ static void measure_generation(const options *o, peer *worker, json_t *figures)
     bench_figure(figures, "generate_bf16_of_bandwidth", true, share);
 }
 
-/* ---- Opening -----------------------------------------------------------------------------------
- */
+/* ---- Opening --------------------------------------------------------------------------------- */
 
 /* The kernel forgets the folder's files. */
 static void forget(void)

@@ -14,8 +14,8 @@ A worker: one line in, one JSON line out.
   quit
 
 Variants: the model in F16 or BF16 and physical batches of 512 or 2,048 tokens, with flash attention
-or without. The fastest at 2,048 tokens is kept for all that follows ("f16" then stands for the faster
-of the two). Token i of a prompt is (i * 7919 + 13) % 50021.
+or without. The fastest at 2,048 tokens is kept for all that follows ("f16" then stands for the
+faster of the two). Token i of a prompt is (i * 7919 + 13) % 50021.
 """
 import ctypes
 import itertools

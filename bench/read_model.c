@@ -34,7 +34,7 @@ typedef struct weights {
 
 typedef enum kind { MATRIX, BIAS, GAINS } kind;
 
-/* name: with %d for the layer. */
+/* layer -1: of no layer. */
 static void add(weights *w, kind what, int64_t rows, int64_t columns, const char *name, int layer)
 {
     int64_t n = rows * columns;

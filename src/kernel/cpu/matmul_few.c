@@ -1,7 +1,6 @@
 /* Products of a few rows with packed weights. Generation, a token at a time, is made of
  * them: every weight is read once, and what counts is that its bytes arrive as fast as
- * memory gives them. So nothing else is touched: rows of a are kept as they are, and the
- * threads take the slivers of b one by one, since one of them may get less of the memory. */
+ * memory gives them. So nothing else is packed: rows of a are kept as they are. */
 #include "kernel/blocks.h"
 #include "kernel/cpu/chunk.h"
 #include "kernel/cpu/denormal.h"
@@ -113,8 +112,7 @@ static void multiply_sliver(const mn__product_kind *kind, const mn__packed *pack
     }
 }
 
-/* ---- A product ---------------------------------------------------------------------------------
- */
+/* ---- A product ------------------------------------------------------------------------------- */
 
 void MN__KERNEL(matmul_few)(mn__queue *queue, const mn__matmul *call)
 {

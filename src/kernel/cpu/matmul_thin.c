@@ -180,7 +180,7 @@ void *MN__KERNEL(few_rows)(mn__queue *queue, const mn__matmul *call, mn__dtype d
     char *rows = mn__queue_scratch(queue, ROWS * stride * bytes);
     if (!rows)
         return NULL;
-    for (int64_t i = call->m; i < ROWS && call->m > 2; i++) /* of one, of two: no more is read */
+    for (int64_t i = call->m; i < ROWS && call->m > 2; i++) /* with one or two no other is read */
         memset(rows + i * stride * bytes, 0, (size_t)(stride * bytes));
     for (int64_t i = 0; i < call->m; i++) {
         const char *from =
