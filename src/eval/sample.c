@@ -78,7 +78,7 @@ static void sift_down(mn__candidate *heap, int64_t count, int64_t at)
 
 /* Moves the most probable to the front, in their order: `most` of them, or fewer whose p
  * make up `sum`. How many. */
-static int64_t select(mn__candidate *candidate, int64_t count, int64_t most, double sum)
+static int64_t keep_largest(mn__candidate *candidate, int64_t count, int64_t most, double sum)
 {
     double taken = 0;
     int64_t kept = 0;
@@ -130,12 +130,12 @@ int64_t mn__sampler_keep(mn__sampler *sampler, const float *logits)
     for (int64_t i = 0; i < count; i++)
         candidate[i].p = exp((candidate[i].p - (double)logits[most]) / options->temperature);
     if (options->top_k > 0 && options->top_k < count) {
-        count = select(candidate, count, options->top_k, INFINITY);
+        count = keep_largest(candidate, count, options->top_k, INFINITY);
         normalise(candidate, count);
         if (options->top_p < 1)
             count = keep_top_p(candidate, count, options->top_p);
     } else if (options->top_p < 1) {
-        count = select(candidate, count, count, options->top_p * sum_of(candidate, count));
+        count = keep_largest(candidate, count, count, options->top_p * sum_of(candidate, count));
     }
     count = keep_min_p(candidate, count, options->min_p);
     normalise(candidate, count);
