@@ -325,7 +325,8 @@ static mn_status open_pretrained(mn__run *run, const mn__run_how *how, mn_error 
     if (status == MN_OK)
         status = read_segment(run, error);
     if (status == MN_OK) {
-        mn__ahead_start(&run->ahead, run->folder, ".safetensors");
+        if (!run->params.device->counting) /* which reads no weights */
+            mn__ahead_start(&run->ahead, run->folder, ".safetensors");
         status = load_pretrained_tokenizer(run, &config, how->tokenizer, error);
     }
     if (status == MN_OK)
