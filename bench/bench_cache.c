@@ -28,7 +28,7 @@ static int64_t columns_of(mn__kept kept)
 static void *make(mn__kept kept, int64_t S, const float *numbers)
 {
     int64_t rows = S * GROUPS, columns = columns_of(kept);
-    mn__dtype dtype = kept == MN__KEPT_INT8 ? MN__U8 : kept == MN__KEPT_BF16 ? MN__BF16 : MN__F32;
+    mn__dtype dtype = mn__kept_dtype(kept, MN__F32);
     mn__matrix to = {bench_take(rows * columns * mn__dtype_bytes(dtype)), dtype, rows, columns,
                      columns};
     mn__matrix from = {(void *)(uintptr_t)numbers, MN__F32, rows, WIDTH, WIDTH};

@@ -90,13 +90,9 @@ mn__slot *mn__state_add(mn__states *states, mn__state *state, const char *name, 
 mn__slot *mn__state_add_heads(mn__states *states, mn__state *state, const char *name, int64_t M,
                               int64_t G, int64_t D)
 {
-    static const mn__dtype dtypes[] = {
-        [MN__KEPT_F32] = MN__F32, [MN__KEPT_BF16] = MN__BF16, [MN__KEPT_INT8] = MN__U8};
-    mn__kept kept = states->kept;
-    int64_t size[] = {M, G, kept == MN__KEPT_INT8 ? mn__block_int8_bytes(D) : D};
-    return mn__state_add(states, state, name,
-                         kept == MN__KEPT_AS_COMPUTED ? states->compute : dtypes[kept], 3, size,
-                         NULL);
+    mn__dtype dtype = mn__kept_dtype(states->kept, states->compute);
+    int64_t size[] = {M, G, dtype == MN__U8 ? mn__block_int8_bytes(D) : D};
+    return mn__state_add(states, state, name, dtype, 3, size, NULL);
 }
 
 bool mn__state_add_counter(mn__states *states, mn__state *state)
@@ -244,6 +240,7 @@ void mn__states_rewind(mn__states *states, const void *snapshot)
 void mn__states_copy_grown(mn__states *to, const mn__states *from)
 {
     assert(to->rows == 1 && from->rows == 1 && to->layers == from->layers);
+    assert(to->kept == from->kept && to->compute == from->compute);
     to->position[0] = from->position[0];
     for (int64_t layer = 0; layer < to->layers; layer++) {
         const mn__state *into = &to->layer[layer], *source = &from->layer[layer];

@@ -53,6 +53,13 @@ static inline int64_t mn__block_int8_bytes(int64_t n)
     return (n + MN__BLOCK - 1) / MN__BLOCK * (int64_t)sizeof(mn__block_int8);
 }
 
+/* Bytes of n elements of a row of keys or values that lie in a type (mn__kept_dtype): of whole
+ * blocks, where these are its U8. */
+static inline int64_t mn__kept_bytes(mn__dtype dtype, int64_t n)
+{
+    return dtype == MN__U8 ? mn__block_int8_bytes(n) : n * mn__dtype_bytes(dtype);
+}
+
 /* q of element i, -8 to 7. */
 static inline int mn__block_int4_at(const mn__block_int4 *block, int i)
 {

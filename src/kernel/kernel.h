@@ -167,6 +167,22 @@ typedef enum mn__kept {
     MN__KEPT_INT8 /* U8: mn__block_int8_bytes(D) of them stand for a row */
 } mn__kept;
 
+/* The type in which their rows lie. */
+static inline mn__dtype mn__kept_dtype(mn__kept kept, mn__dtype computed)
+{
+    switch (kept) {
+    case MN__KEPT_AS_COMPUTED:
+        break;
+    case MN__KEPT_F32:
+        return MN__F32;
+    case MN__KEPT_BF16:
+        return MN__BF16;
+    case MN__KEPT_INT8:
+        return MN__U8;
+    }
+    return computed;
+}
+
 /* One list of keys. The query i of a row stands at position offset + i in the
  * coordinates in which key j stands at j; distance = offset + i - j. */
 typedef struct mn__key_group {

@@ -7,34 +7,19 @@
 #include "kernel/blocks.h"
 #include "nn/rope.h"
 
-/* Of a key or value of one head, as it is kept. */
-static int64_t head_bytes(const mn__decoder *decoder, int64_t D, mn__dtype compute)
-{
-    switch (mn__decoder_kept(decoder)) {
-    case MN__KEPT_AS_COMPUTED:
-        break;
-    case MN__KEPT_F32:
-        return D * mn__dtype_bytes(MN__F32);
-    case MN__KEPT_BF16:
-        return D * mn__dtype_bytes(MN__BF16);
-    case MN__KEPT_INT8:
-        return mn__block_int8_bytes(D);
-    }
-    return D * mn__dtype_bytes(compute);
-}
-
 /* Runs over all attentions: how many see all of a text, and the bytes that a token of theirs
  * takes. */
 static int64_t count_full(const mn__decoder *decoder, mn__dtype compute, int64_t *bytes)
 {
     int64_t count = 0, depth = mn__decoder_options_of(decoder)->depth;
+    mn__dtype dtype = mn__kept_dtype(mn__decoder_kept(decoder), compute);
     const mn__attention *attention;
     *bytes = 0;
     for (int64_t layer = 0; layer < depth; layer++)
         for (int64_t n = 0; (attention = mn__decoder_attention(decoder, layer, n)); n++)
             if (attention->type == &mn__attention_full) {
                 count++;
-                *bytes += 2 * attention->G * head_bytes(decoder, attention->D, compute);
+                *bytes += 2 * attention->G * mn__kept_bytes(dtype, attention->D);
             }
     return count;
 }

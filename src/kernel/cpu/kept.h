@@ -11,28 +11,6 @@
 #include "kernel/cpu/bf16.h"
 #include "kernel/kernel.h"
 
-/* The type in which the group's rows lie; blocks of 8 bits are U8. */
-static inline mn__dtype mn__kept_dtype(mn__kept kept, mn__dtype computed)
-{
-    switch (kept) {
-    case MN__KEPT_AS_COMPUTED:
-        break;
-    case MN__KEPT_F32:
-        return MN__F32;
-    case MN__KEPT_BF16:
-        return MN__BF16;
-    case MN__KEPT_INT8:
-        return MN__U8;
-    }
-    return computed;
-}
-
-/* Bytes of n elements of a row: of whole blocks, where it consists of them. */
-static inline int64_t mn__kept_bytes(mn__dtype dtype, int64_t n)
-{
-    return dtype == MN__U8 ? mn__block_int8_bytes(n) : n * mn__dtype_bytes(dtype);
-}
-
 static inline float mn__block_scale(mn__f16 scale)
 {
 #if defined(__F16C__)
