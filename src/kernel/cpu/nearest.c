@@ -25,7 +25,7 @@
 #include "base/integer.h"
 #include "kernel/cpu/bf16.h"
 #include "kernel/cpu/denormal.h"
-#include "kernel/cpu/product.h"
+#include "kernel/cpu/panel.h"
 #include "kernel/cpu/rank.h"
 
 #if defined(__SSE2__)
@@ -72,24 +72,9 @@ typedef struct worker {
     int64_t again;            /* scored in F32 */
 } worker;
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t cut(int64_t n, int64_t piece)
-{
-    return (n + piece - 1) / piece;
-}
-
-static int64_t round_up(int64_t n, int64_t unit)
-{
-    return cut(n, unit) * unit;
-}
-
 static int64_t sliver_bytes(const mn__product_kind *kind, int64_t lines, int64_t D)
 {
-    return round_up(lines * round_up(D, 32) * mn__dtype_bytes(kind->dtype) + SURPLUS, 64);
+    return mn__round_up(lines * mn__round_up(D, 32) * mn__dtype_bytes(kind->dtype) + SURPLUS, 64);
 }
 
 /* Whole tiles of keys that are packed at a time. */
@@ -148,7 +133,7 @@ static void scores_again(worker *w, int64_t i, int64_t n)
     float *score = w->score + i * w->job->room;
     const int32_t *slot = w->slot + i * w->job->room;
     for (int64_t first = 0; first < n; first += MN__LANES) {
-        int64_t used = least(MN__LANES, n - first);
+        int64_t used = mn__least(MN__LANES, n - first);
         for (int64_t c = 0; c < MN__LANES; c++)
             key[c] = key_at(w, slot[first + (c < used ? c : 0)]);
         mn__lanes again;
@@ -387,11 +372,12 @@ static void meet(worker *w, int64_t i, int64_t m, int64_t n)
     enum { ROW_BYTES = COLUMNS * sizeof *sums };
     const mn__tile_out to = {
         .out = sums, .out_bytes = ROW_BYTES, .c = (const char *)sums, .c_bytes = ROW_BYTES};
-    int64_t D = w->job->call->D, steps = cut(D, kind->step), used = least(kind->rows, w->n - i);
+    int64_t D = w->job->call->D, steps = mn__cut(D, kind->step),
+            used = mn__least(kind->rows, w->n - i);
     const char *queries = w->packed_queries + i / kind->rows * sliver_bytes(kind, kind->rows, D);
     const char *keys = w->packed_keys;
     for (int64_t j = 0; j < n; j += COLUMNS, keys += sliver_bytes(kind, COLUMNS, D)) {
-        int64_t columns = least(COLUMNS, n - j);
+        int64_t columns = mn__least(COLUMNS, n - j);
         uint32_t there = columns == 32 ? UINT32_MAX : (1U << columns) - 1;
         kind->tile(used, steps, queries, keys, &to);
         if (w->job->call->buckets)
@@ -430,7 +416,7 @@ static void pack_queries(worker *w)
     int64_t D = call->D, rows = w->kind->rows;
     char *to = w->packed_queries;
     for (int64_t i = 0; i < w->n; i += rows, to += sliver_bytes(w->kind, rows, D)) {
-        int64_t used = least(rows, w->n - i);
+        int64_t used = mn__least(rows, w->n - i);
         mn__operand a = {query_at(w, i), call->query_dtype, call->query_stride[1], 1, {0, 0}};
         for (int64_t r = 0; r < used && w->rough; r++) {
             w->norm[i + r] = norm_of(query_at(w, i + r), D);
@@ -449,7 +435,7 @@ static void pack_keys(worker *w, int64_t m, int64_t n)
     int64_t D = call->D;
     char *to = w->packed_keys;
     for (int64_t j = 0; j < n; j += COLUMNS, to += sliver_bytes(w->kind, COLUMNS, D)) {
-        int64_t used = least(COLUMNS, n - j);
+        int64_t used = mn__least(COLUMNS, n - j);
         mn__operand b = {key_at(w, m + j), call->key_dtype, 1, call->key_stride[2], {0, 0}};
         for (int64_t c = 0; c < used && w->rough; c++) {
             w->longest = larger(w->longest, norm_of(key_at(w, m + j + c), D));
@@ -515,7 +501,7 @@ static void scan(worker *w, int64_t first, int64_t end)
     clear(w);
     for (int64_t m = first, n; m < end; m += n) {
         bool rough = w->rough;
-        n = least(keys_at_once(w->kind, D), end - m);
+        n = mn__least(keys_at_once(w->kind, D), end - m);
         pack_and_limit(w, m, n);
         if (rough != w->rough) {
             n = 0;
@@ -573,13 +559,13 @@ static void search_item(worker *w, int64_t item)
     w->b = head / call->H;
     w->h = head % call->H;
     w->t0 = block * job->block;
-    w->n = least(job->block, call->T - w->t0);
+    w->n = mn__least(job->block, call->T - w->t0);
     w->kind = job->kind;
     w->rough = job->rough;
     w->longest = w->greatest = 0;
-    int64_t filled = call->filled ? call->filled[w->b] : call->M, tiles = cut(filled, COLUMNS);
+    int64_t filled = call->filled ? call->filled[w->b] : call->M, tiles = mn__cut(filled, COLUMNS);
     scan(w, tiles * piece / job->pieces * COLUMNS,
-         least(tiles * (piece + 1) / job->pieces * COLUMNS, filled));
+         mn__least(tiles * (piece + 1) / job->pieces * COLUMNS, filled));
     for (int64_t i = 0; i < w->n; i++) {
         int64_t n = (w->b * call->T + w->t0 + i) * call->H + w->h;
         uint64_t *to =
@@ -619,7 +605,7 @@ static int64_t pieces_of(const mn__nearest_call *call, int64_t items, int64_t th
     int64_t most = call->M / PIECE;
     if (items >= ROUNDS * threads || most < 2)
         return 1;
-    return least(threads / mn__divisor(items, threads), most);
+    return mn__least(threads / mn__divisor(items, threads), most);
 }
 
 /* VDPBF16PS runs at twice the rate of float products on AMD's cores, at half of it on Intel's,
@@ -644,11 +630,12 @@ static search plan(const mn__nearest_call *call)
                 is_bf16_faster() && call->T >= ROUGH_QUERIES && call->D <= 1 << 12;
     job.kind = job.rough || bf16 ? narrow : MN__KERNEL(product_kind)(MN__F32);
     int64_t buckets = call->k / mn__divisor(call->k, COLUMNS) * COLUMNS;
-    job.room = call->buckets ? buckets : round_up(call->k * (job.rough ? 4 : 2) + 64, MN__LANES);
-    int64_t most = least(QUERIES, CHOICE_BYTES / 8 / job.room), rows = job.kind->rows;
-    most = round_up(most > 1 ? most : 1, rows);
-    job.blocks = cut(call->T, most);
-    job.block = round_up(cut(call->T, job.blocks), rows);
+    job.room =
+        call->buckets ? buckets : mn__round_up(call->k * (job.rough ? 4 : 2) + 64, MN__LANES);
+    int64_t most = mn__least(QUERIES, CHOICE_BYTES / 8 / job.room), rows = job.kind->rows;
+    most = mn__round_up(most > 1 ? most : 1, rows);
+    job.blocks = mn__cut(call->T, most);
+    job.block = mn__round_up(mn__cut(call->T, job.blocks), rows);
     job.pieces = pieces_of(call, call->B * call->H * job.blocks, omp_get_max_threads());
     return job;
 }
@@ -663,7 +650,7 @@ static int64_t place_worker(const search *job, worker *w, char *memory)
         int64_t rows = kinds[i]->rows;
         int64_t slivers = keys_at_once(kinds[i], D) / COLUMNS;
         int64_t key_bytes = slivers * sliver_bytes(kinds[i], COLUMNS, D);
-        int64_t query_bytes = cut(job->block, rows) * sliver_bytes(kinds[i], rows, D);
+        int64_t query_bytes = mn__cut(job->block, rows) * sliver_bytes(kinds[i], rows, D);
         keys = key_bytes > keys ? key_bytes : keys;
         queries = query_bytes > queries ? query_bytes : queries;
     }
@@ -682,7 +669,7 @@ static int64_t place_worker(const search *job, worker *w, char *memory)
     void *part[PARTS];
     for (int i = 0; i < PARTS; i++) {
         part[i] = memory ? memory + used : NULL;
-        used += round_up(bytes[i], 64);
+        used += mn__round_up(bytes[i], 64);
     }
     *w = (worker){.job = job,
                   .packed_queries = part[0],
