@@ -164,23 +164,26 @@ bool mn__op_take_weight(mn__tape *tape, const mn__var *weight, mn__var *const *i
                         mn__op_weight *taken)
 {
     const mn__param *param = weight->param;
-    if (!param || !param->packs) {
+    bool packs = param && param->packs, lies = param && param->lies;
+    mn__form form = packs ? param->form : mn__form_of(weight->value.dtype);
+    if ((packs || lies) && mn__form_is_floats(form) && form != mn__form_of(tape->compute)) {
+        mn__tape_fail(tape, MN_ERROR_UNSUPPORTED,
+                      "open it with --weights of the products' type, f16, int8 or int4",
+                      "%s is kept in %s, for products in that type", param->name,
+                      mn__form_name(form));
+        return false;
+    }
+    if (!packs) {
         *taken = (mn__op_weight){.value = mn__op_in_compute(tape, weight)};
         return taken->value.data;
     }
     *taken = (mn__op_weight){.value = param->value, .packs = true, .packed = param->packed};
     taken->value.data = NULL;
     taken->value.dtype = tape->compute;
-    if (mn__form_is_floats(param->form) && param->form != mn__form_of(tape->compute))
-        mn__tape_fail(tape, MN_ERROR_UNSUPPORTED,
-                      "open it with --weights of the products' type, f16, int8 or int4",
-                      "%s is packed in %s, for products in that type", param->name,
-                      mn__form_name(param->form));
-    else if (mn__tape_wants(tape, inputs, count))
-        mn__tape_fail(tape, MN_ERROR_UNSUPPORTED, "open the model to train it",
-                      "%s is packed: no gradient passes it", param->name);
-    else
+    if (!mn__tape_wants(tape, inputs, count))
         return true;
+    mn__tape_fail(tape, MN_ERROR_UNSUPPORTED, "open the model to train it",
+                  "%s is packed: no gradient passes it", param->name);
     return false;
 }
 

@@ -61,8 +61,8 @@ void mn__op_target_finish(mn__tape *tape, const mn__op_target *target);
  * one; unrecorded. data is NULL when memory is short. */
 mn__tensor mn__op_in_compute(mn__tape *tape, const mn__var *var);
 /* The same of a product's weight; of one that is packed *packed and the sizes, without data.
- * False, and the tape fails, where memory is short, or the packed form does not suit the
- * compute type, or a gradient would have to pass it (inputs: the operation's). */
+ * False, and the tape fails, where memory is short, or the form that it is held in does not suit
+ * the compute type, or a gradient would have to pass a packed one (inputs: the operation's). */
 typedef struct mn__op_weight {
     mn__tensor value;
     bool packs;

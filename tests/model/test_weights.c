@@ -598,7 +598,7 @@ static void refusals(void **state)
     mn__tape tape;
     mn__device device;
     mn__pretrained model;
-    float x[4 * 32] = {1};
+    float x[4 * WIDTH] = {1};
     char path[512];
     open_family(&model, &device, golden(path, "llama"), MN__WEIGHTS_BF16);
     mn__param *query = mn__params_find(&model.params, "layers.0.attention.query.weight");
@@ -609,7 +609,7 @@ static void refusals(void **state)
     mn__tape_init(&tape, &model.params, MN__F32); /* products in another type */
     assert_null(mn__op_linear(&tape, mn__tape_constant(&tape, rows), mn__tape_weight(&tape, query),
                               NULL, MN__LINEAR));
-    check_error(mn__tape_status(&tape, &error), &error, "query.weight is packed in bf16");
+    check_error(mn__tape_status(&tape, &error), &error, "query.weight is kept in bf16");
     mn__tape_reset(&tape);
     assert_null(mn__tape_param(&tape, query)); /* the values themselves */
     check_error(mn__tape_status(&tape, &error), &error, "for products alone");
@@ -620,6 +620,18 @@ static void refusals(void **state)
     assert_null(mn__op_linear(&tape, mn__tape_input(&tape, rows), mn__tape_weight(&tape, query),
                               NULL, MN__LINEAR));
     check_error(mn__tape_status(&tape, &error), &error, "no gradient passes");
+    mn__tape_free(&tape);
+    close_family(&model, &device);
+
+    make_large("F32", false); /* where they lie in the file */
+    open_family(&model, &device, folder_path(temporary, "large"), MN__WEIGHTS_F32);
+    query = mn__params_find(&model.params, "layers.0.attention.query.weight");
+    assert_true(query && query->lies);
+    rows = mn__tensor_of(x, MN__F32, 2, (int64_t[]){4, WIDTH});
+    mn__tape_init(&tape, &model.params, MN__BF16);
+    assert_null(mn__op_linear(&tape, mn__tape_constant(&tape, rows), mn__tape_weight(&tape, query),
+                              NULL, MN__LINEAR));
+    check_error(mn__tape_status(&tape, &error), &error, "query.weight is kept in f32");
     mn__tape_free(&tape);
     close_family(&model, &device);
 }
@@ -697,8 +709,7 @@ static void sessions(void **state)
     test_model_close(&model);
 }
 
-/* ---- Plans and memory
- * ------------------------------------------------------------------------------ */
+/* ---- Plans and memory ----------------------------------------------------------------------- */
 
 /* Blocks of 32 with a scale of two bytes, for each row of each weight; of rows that are no whole
  * blocks those of 8 bits; the rest in F32. */
