@@ -106,7 +106,8 @@ typedef struct mn_model_options {
 } mn_model_options;
 
 /* Opens a pretrained model's folder as Hugging Face keeps it, a GGUF file, or a
- * run's folder. *model is the caller's, to be freed after all its sessions.
+ * run's folder. *model is the caller's, to be freed after all its sessions. A
+ * pretrained model's files stay mapped until then: they must not be written to.
  * MN_ERROR_UNSUPPORTED names what this build does not know. */
 mn_status mn_model_open(mn_model **model, const char *path, const mn_model_options *options,
                         mn_error *error);
