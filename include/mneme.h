@@ -97,7 +97,7 @@ typedef struct mn_model mn_model;
 typedef struct mn_model_options {
     int threads;           /* that compute, of the whole process; 0: what the container allows */
     const char *precision; /* of products: "f32", "bf16"; NULL: f32, or as a run was trained */
-    const char *weights;   /* how they are kept: "f32", "bf16", "int8", "int4"; NULL: as
+    const char *weights;   /* how they are kept: "f32", "f16", "bf16", "int8", "int4"; NULL: as
                             * products are, and quantised ones of a GGUF file as filed */
     int64_t tokens;        /* of the longest text planned for, where the frequencies of rotary
                             * positions depend on it; 0: the model's window */
