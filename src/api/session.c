@@ -7,6 +7,8 @@
 #include "reader/limit.h"
 #include "reader/session_file.h"
 
+enum { MOST_TOKENS = 1000000000 }; /* of one generation: sums of them stay far from overflow */
+
 static const mn_session_options usual;
 
 static mn_status no_memory(mn_error *error)
@@ -236,27 +238,14 @@ mn_status mn_session_load(mn_session **out, mn_model *model, const char *path,
 
 /* ---- Generation ----------------------------------------------------------------------- */
 
-/* What is said is all read, so that the next call follows it. */
-static mn_status go_on(mn_session *session, const mn__generate_config *config,
-                       mn__generated *generated, mn_error *error)
-{
-    mn__reading *reading = &session->reading;
-    mn_status status = mn__generate_on(&session->model->run, reading, config, generated, error);
-    if (generated->unread >= 0 && (status == MN_OK || status == MN_ERROR_INTERRUPTED)) {
-        mn_error own;
-        mn_status last = mn__reading_add(reading, &generated->unread, 1, &own);
-        if (last != MN_OK && error)
-            *error = own;
-        status = last != MN_OK ? last : status;
-    }
-    return status;
-}
-
 mn_status mn_session_generate(mn_session *session, const mn_generate_options *options,
                               mn_emit *emit, void *user, mn_generated *generated, mn_error *error)
 {
     static const mn_generate_options nothing;
     options = options ? options : &nothing;
+    if (options->tokens > MOST_TOKENS)
+        return mn__fail(error, MN_ERROR_USAGE, "no text is so long", "%lld tokens to generate",
+                        (long long)options->tokens);
     if (options->tokens < 0 || options->top_k < 0 || options->stop_count < 0 ||
         !(options->temperature >= 0) || !(options->top_p >= 0) || !(options->min_p >= 0))
         return mn__fail(error, MN_ERROR_USAGE, "0 is the usual",
@@ -276,7 +265,7 @@ mn_status mn_session_generate(mn_session *session, const mn_generate_options *op
     mn__generated own = {.unread = -1};
     mn_status status = prepare(session, NULL, 0, session->reading.ids.count + config.tokens, error);
     if (status == MN_OK)
-        status = go_on(session, &config, &own, error);
+        status = mn__generate_within(&session->model->run, &session->reading, &config, &own, error);
     if (generated)
         *generated =
             (mn_generated){.tokens = own.tokens, .ended = own.ended, .stopped_by = own.stopped_by};

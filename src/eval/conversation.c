@@ -553,13 +553,7 @@ static mn_status answer_question(mn__conversation *conversation, const mn__ids *
     if (status != MN_OK)
         return status;
     conversation->turns++;
-    status = mn__generate_on(&conversation->run, reading, config, &answer->generated, error);
-    if (answer->generated.unread >= 0 && (status == MN_OK || status == MN_ERROR_INTERRUPTED)) {
-        mn_status last = mn__reading_add(reading, &answer->generated.unread, 1, NULL);
-        if (last != MN_OK)
-            return no_memory(error);
-    }
-    return status;
+    return mn__generate_within(&conversation->run, reading, config, &answer->generated, error);
 }
 
 mn_status mn__conversation_ask(mn__conversation *conversation, const char *question,

@@ -166,6 +166,19 @@ mn_status mn__generate_on(mn__run *run, mn__reading *reading, const mn__generate
     return status;
 }
 
+mn_status mn__generate_within(mn__run *run, mn__reading *reading, const mn__generate_config *config,
+                              mn__generated *generated, mn_error *error)
+{
+    mn_error last;
+    mn_status status = mn__generate_on(run, reading, config, generated, error);
+    if (generated->unread < 0 || (status != MN_OK && status != MN_ERROR_INTERRUPTED) ||
+        mn__reading_add(reading, &generated->unread, 1, &last) == MN_OK)
+        return status;
+    if (error)
+        *error = last;
+    return last.code;
+}
+
 /* ---- From a prompt ------------------------------------------------------------------------ */
 
 /* *tokens: of the prompt itself. */

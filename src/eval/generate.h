@@ -42,5 +42,8 @@ mn_status mn__generate(mn__run *run, const mn__generate_config *config, mn__gene
  * prompt_bytes a first space is left out); of `generated`, the prompt's figures stay. */
 mn_status mn__generate_on(mn__run *run, mn__reading *reading, const mn__generate_config *config,
                           mn__generated *generated, mn_error *error);
+/* The same, and the last token is read as well, so that what is read next follows it. */
+mn_status mn__generate_within(mn__run *run, mn__reading *reading, const mn__generate_config *config,
+                              mn__generated *generated, mn_error *error);
 
 #endif

@@ -520,6 +520,9 @@ static void generates(void **state)
     assert_int_equal(mn_session_generate(fork, &(mn_generate_options){.temperature = -1}, gather,
                                          more, NULL, &error),
                      MN_ERROR_USAGE);
+    assert_int_equal(mn_session_generate(fork, &(mn_generate_options){.tokens = INT64_MAX}, gather,
+                                         more, NULL, &error),
+                     MN_ERROR_USAGE);
     mn_session_free(fork);
     mn_session_free(session);
     mn_model_free(model);
