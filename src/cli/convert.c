@@ -30,7 +30,7 @@ static const mn__option *const tables[] = {own, NULL};
 static mn_status check_folder(const mn__call *call, mn_error *error)
 {
     static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json",
-                                        "recipe.yaml"};
+                                        "tokenizer_config.json", "recipe.yaml"};
     const convert_options *options = call->options;
     const char *folder = call->operands[1];
     if (mn__file_is_same(call->operands[0], folder))
@@ -47,7 +47,22 @@ static mn_status check_folder(const mn__call *call, mn_error *error)
     return MN_OK;
 }
 
-/* What a text may be long: the model's own, or what it was trained with. */
+/* No option goes by unheard. */
+static mn_status check_options(const convert_options *options, const mn__run *run, mn_error *error)
+{
+    int64_t positions = mn__decoder_options_of(run->decoder)->max_positions;
+    if (*options->tokenizer && !run->family)
+        return mn__fail(error, MN_ERROR_USAGE, "leave --tokenizer out",
+                        "%s is a run, which has its own tokenizer", run->folder);
+    if (options->context && mn__decoder_learns_positions(run->decoder) &&
+        options->context != positions)
+        return mn__fail(error, MN_ERROR_USAGE, "leave --context out",
+                        "%s has learned %lld positions, for no more and no fewer tokens",
+                        run->folder, (long long)positions);
+    return MN_OK;
+}
+
+/* The tokens of the longest text: the model's own, or a segment that it was trained on. */
 static int64_t context_of(const mn__run *run, int64_t asked)
 {
     if (mn__decoder_learns_positions(run->decoder))
@@ -106,7 +121,9 @@ static mn_status run(mn__call *call, mn_error *error)
         return status;
     status = mn__run_open_as(&model, &device, call->operands[0], &how, error);
     if (status == MN_OK) {
-        status = convert(call, &model, error);
+        status = check_options(options, &model, error);
+        if (status == MN_OK)
+            status = convert(call, &model, error);
         mn__run_close(&model);
     }
     mn__device_close(&device);

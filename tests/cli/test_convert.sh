@@ -65,6 +65,11 @@ train gpt --set 'model={depth: 2, width: 32, heads: 4, bias: true, attention_bia
     --set data.reset=segment
 expect 0 'GPT2LMHeadModel.*texts of up to 64 tokens' "$mneme" convert gpt gpt-hf
 alike gpt gpt-hf
+expect 2 'learned 64 positions' "$mneme" convert gpt gpt-more --context 100
+expect 2 'has its own tokenizer' "$mneme" convert gpt gpt-other --tokenizer llama/tokenizer
+mkdir beside
+echo '{}' >beside/tokenizer_config.json
+expect 2 'is there already' "$mneme" convert gpt beside
 
 # GGUF: rotary pairs come half a head apart; it has no vocabulary with it.
 expect 5 'tokenizer.ggml.model' "$mneme" convert "$source/tests/fuzz/seeds/gguf_model/llama.gguf" gguf
