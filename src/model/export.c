@@ -151,7 +151,7 @@ static mn_status collect(struct writing *w, mn_error *error)
         whole = add_match(w, &matches.match);
     if (!whole)
         return fail_memory(w, error);
-    for (int64_t i = 0; w->given < what->params->count; i++)
+    for (int64_t i = 0; w->given < what->params->count && i < what->params->count; i++)
         if (!mn__family_names(w->family, matches.depth, what->params->items[i]->name))
             return mn__fail(error, MN_ERROR_UNSUPPORTED, NULL,
                             "the family %s has no counterpart of %s", w->family->type,

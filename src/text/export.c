@@ -117,15 +117,19 @@ static bool find_merges(merges *m)
     return true;
 }
 
+/* NULL when memory is short. */
 static json_t *merges_json(const merges *m)
 {
     json_t *list = json_array();
-    for (int64_t i = 0; i < m->count; i++) {
+    for (int64_t i = 0; i < m->count && list; i++) {
         const merge *each = &m->items[i];
-        json_array_append_new(list, json_pack("[s%, s%]", text_of(m, each->left),
-                                              (size_t)m->tokens.words[each->left].bytes,
-                                              text_of(m, each->right),
-                                              (size_t)m->tokens.words[each->right].bytes));
+        json_t *pair =
+            json_pack("[s%, s%]", text_of(m, each->left), (size_t)m->tokens.words[each->left].bytes,
+                      text_of(m, each->right), (size_t)m->tokens.words[each->right].bytes);
+        if (json_array_append_new(list, pair)) {
+            json_decref(list);
+            list = NULL;
+        }
     }
     return list;
 }
@@ -142,7 +146,8 @@ static mn_status ranks_to_merges(json_t *model, mn_error *error)
     {
         const char *text = json_string_value(json_array_get(token, 0));
         const json_t *rank = json_array_get(token, 1);
-        json_object_set_new(vocab, text, json_integer((json_int_t)i));
+        if (!(whole = !json_object_set_new(vocab, text, json_integer((json_int_t)i))))
+            break;
         if (!json_is_integer(rank))
             continue;
         mn__vocabulary_word *word = mn__vocabulary_add(&m.tokens, text, (int64_t)strlen(text));
@@ -152,9 +157,9 @@ static mn_status ranks_to_merges(json_t *model, mn_error *error)
     }
     size_t count = json_object_size(vocab);
     whole = whole && find_merges(&m);
-    json_object_set_new(model, "type", json_string("BPE"));
-    json_object_set_new(model, "vocab", vocab);
-    json_object_set_new(model, "merges", whole ? merges_json(&m) : json_null());
+    whole &= !json_object_set_new(model, "type", json_string("BPE"));
+    whole &= !json_object_set_new(model, "vocab", vocab);
+    whole = whole && !json_object_set_new(model, "merges", merges_json(&m));
     mn_status status = MN_OK;
     if (!whole)
         status = fail_memory(error);
@@ -302,7 +307,9 @@ static mn_status same_ids(const mn__tokenizer *a, const mn__tokenizer *b, bool *
         status = mn__tokenizer_encode(a, text.text, text.bytes, &left, error);
     if (!status)
         status = mn__tokenizer_encode(b, text.text, text.bytes, &right, error);
-    *same = !status && a->vocab == b->vocab && left.count == right.count &&
+    if (!status && (left.failed || right.failed))
+        status = fail_memory(error);
+    *same = !status && a->vocab == b->vocab && left.count == right.count && left.count &&
             !memcmp(left.id, right.id, (size_t)left.count * sizeof *left.id);
     mn__string_free(&text);
     mn__ids_free(&left);

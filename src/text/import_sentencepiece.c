@@ -78,6 +78,8 @@ mn_status mn__import_sentencepiece(const char *data, int64_t bytes, bool unigram
         add_unigram(model, json);
     else
         status = add_bpe(model, json, error);
+    const int64_t begin = mn__sentencepiece_begin(model);
+    mn__import_before(json, &begin, begin >= 0);
     if (!status)
         add_added(model, json);
     mn__sentencepiece_free(model);
