@@ -620,6 +620,12 @@ mn_status mn__gguf_bool(const mn__gguf *file, const char *key, bool *value, mn_e
     return MN_OK;
 }
 
+bool mn__gguf_is_model(const char *path)
+{
+    size_t length = strlen(path);
+    return length > 5 && !strcmp(path + length - 5, ".gguf");
+}
+
 mn_status mn__gguf_string(mn__gguf *file, const char *key, const char **value, mn_error *error)
 {
     const mn__gguf_value *found = mn__gguf_find_value(file, key);

@@ -63,6 +63,9 @@ typedef struct mn__gguf_tensor {
     int64_t bytes;
 } mn__gguf_tensor;
 
+/* Whether a path names one, by its end. */
+bool mn__gguf_is_model(const char *path);
+
 typedef struct mn__gguf mn__gguf;
 /* MN_ERROR_FORMAT for a broken file, MN_ERROR_UNSUPPORTED for another version
  * or an unknown tensor type. */

@@ -21,7 +21,7 @@ typedef struct chat_options {
 
 #define OPTIONS chat_options
 static const mn__option own[] = {
-    MN__STRING(OPTIONS, model, "", "the folder of a pretrained model, or of a run"),
+    MN__STRING(OPTIONS, model, "", "a pretrained model's folder or GGUF file, or a run's folder"),
     MN__STRING(OPTIONS, session, "",
                "go on from this file, and save to it at the end; it may be new"),
     MN__BOOL(OPTIONS, raw, "false", "a new session: without the model's chat template"),

@@ -18,7 +18,7 @@ typedef struct read_options {
 
 #define OPTIONS read_options
 static const mn__option own[] = {
-    MN__STRING(OPTIONS, model, "", "the folder of a pretrained model, or of a run"),
+    MN__STRING(OPTIONS, model, "", "a pretrained model's folder or GGUF file, or a run's folder"),
     MN__STRING(OPTIONS, session, "", "the file that what was read is kept in"),
     MN__INT(OPTIONS, window, "0", 0, 1e9, "a token sees so many before it; 0: as the model has it"),
     MN__INT(OPTIONS, stretch, "0", 0, 1e9, "scale positions, to read a text of so many tokens"),

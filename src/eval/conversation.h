@@ -12,7 +12,7 @@
 
 /* How a model is opened to read. */
 typedef struct mn__manner {
-    const char *model;   /* a folder: of a pretrained model, or a run's */
+    const char *model;   /* a pretrained model's folder or file, or a run's folder */
     mn__string_list set; /* as of mn__run_open */
     int precision;       /* 0: as the run was trained; 1: f32; 2: bf16 */
     int weights;         /* mn__weights; 0: as products read them */

@@ -5,12 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool mn__gguf_is_model(const char *path)
-{
-    size_t length = strlen(path);
-    return length > 5 && !strcmp(path + length - 5, ".gguf");
-}
-
 /* ---- Metadata -------------------------------------------------------------------------- */
 
 struct reader {
@@ -156,9 +150,29 @@ static mn_status check_usual(struct reader *r)
     return status == MN_OK ? check_int(r, "expert_count", 0) : status;
 }
 
+/* Where a text ends, and where the file says so a turn, which a chat's answers end with. */
+static mn_status put_ends(struct reader *r)
+{
+    static const char *const keys[] = {"tokenizer.ggml.eos_token_id",
+                                       "tokenizer.ggml.eot_token_id"};
+    json_t *ends = json_array();
+    mn_status status = MN_OK;
+    for (int i = 0; i < 2 && status == MN_OK; i++) {
+        int64_t end;
+        if (!mn__gguf_find_value(r->file, keys[i]))
+            continue;
+        status = mn__gguf_int(r->file, keys[i], &end, r->error);
+        if (status == MN_OK)
+            json_array_append_new(ends, json_integer((json_int_t)end));
+    }
+    if (json_array_size(ends))
+        json_object_set(r->root, "eos_token_id", ends);
+    json_decref(ends);
+    return status;
+}
+
 static mn_status put_rest(struct reader *r)
 {
-    int64_t end = 0;
     const mn__gguf_tensor *table = mn__gguf_find_tensor(r->file, "token_embd.weight");
     if (!table || table->rank != 2)
         return mn__fail(r->error, MN_ERROR_MISMATCH, "give the file of a whole model",
@@ -166,11 +180,7 @@ static mn_status put_rest(struct reader *r)
     json_object_set_new(r->root, "vocab_size", json_integer((json_int_t)table->size[0]));
     json_object_set_new(r->root, "tie_word_embeddings",
                         json_boolean(!mn__gguf_find_tensor(r->file, "output.weight")));
-    if (!mn__gguf_find_value(r->file, "tokenizer.ggml.eos_token_id"))
-        return MN_OK;
-    mn_status status = mn__gguf_int(r->file, "tokenizer.ggml.eos_token_id", &end, r->error);
-    json_object_set_new(r->root, "eos_token_id", json_integer((json_int_t)end));
-    return status;
+    return put_ends(r);
 }
 
 mn_status mn__gguf_config(mn__gguf *file, const char *path, json_t **root, bool *interleaved,

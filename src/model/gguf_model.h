@@ -10,7 +10,6 @@
 #include "base/json.h"
 #include "base/safetensors.h"
 
-bool mn__gguf_is_model(const char *path); /* by its name */
 /* *root is the caller's. `interleaved`: rotary pairs are neighbours. */
 mn_status mn__gguf_config(mn__gguf *file, const char *path, json_t **root, bool *interleaved,
                           mn_error *error);

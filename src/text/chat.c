@@ -1,14 +1,16 @@
-/* Chat templates of model folders, and the variables that they are given. */
+/* Chat templates of models, and the variables that they are given. */
 #include "text/chat.h"
 
 #include <string.h>
 
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "text/template_own.h"
 
 enum { MOST_TEMPLATE = 1 << 20 };
+#define GGUF_TEMPLATE "tokenizer.chat_template"
 
 struct mn__chat {
     mn__template *plain, *tools; /* tools: for requests with tools, or NULL */
@@ -19,6 +21,12 @@ struct mn__chat {
 static mn_status no_memory(const char *name, mn_error *error)
 {
     return mn__fail(error, MN_ERROR_MEMORY, NULL, "%s: out of memory", name);
+}
+
+static mn_status no_template(const char *path, mn_error *error)
+{
+    return mn__fail(error, MN_ERROR_UNSUPPORTED, mn__jinja_hint,
+                    "%s: this model has no chat template", path);
 }
 
 /* ---- Special tokens -------------------------------------------------------------------- */
@@ -195,22 +203,68 @@ static mn_status open_folder(mn__chat *chat, const char *folder, mn_error *error
     else if (!status)
         status = parse_config(chat, json_object_get(config, "chat_template"), error);
     if (!status && !chat->plain)
-        status = mn__fail(error, MN_ERROR_UNSUPPORTED, mn__jinja_hint,
-                          "%s: this model has no chat template", folder);
+        status = no_template(folder, error);
     mn__string_free(&path);
     json_decref(config);
     return status;
 }
 
-mn_status mn__chat_open(mn__chat **chat, const char *folder, mn_error *error)
+/* A GGUF file names its special tokens by their ids. */
+static mn_status add_gguf_tokens(mn__chat *chat, const mn__gguf *file, mn_error *error)
 {
+    static const char *const named[][2] = {{"bos_token", "tokenizer.ggml.bos_token_id"},
+                                           {"eos_token", "tokenizer.ggml.eos_token_id"}};
+    const mn__gguf_value *tokens;
+    mn_status status =
+        mn__gguf_array(file, "tokenizer.ggml.tokens", MN__GGUF_STRING, &tokens, error);
+    for (size_t i = 0; !status && i < sizeof named / sizeof *named; i++) {
+        int64_t id;
+        if (!mn__gguf_find_value(file, named[i][1]))
+            continue;
+        status = mn__gguf_int(file, named[i][1], &id, error);
+        if (!status && (id < 0 || id >= tokens->as.array.count))
+            status = mn__fail(error, MN_ERROR_FORMAT, NULL, "%s: %s %lld is no token's", chat->name,
+                              named[i][1], (long long)id);
+        if (status)
+            break;
+        const mn__gguf_text *text = &tokens->as.array.texts[id];
+        if (json_object_set_new(chat->tokens, named[i][0],
+                                json_stringn(text->text, (size_t)text->bytes)))
+            status = no_memory(chat->name, error);
+    }
+    return status;
+}
+
+static mn_status open_gguf(mn__chat *chat, const char *path, mn_error *error)
+{
+    mn__gguf *file;
+    const char *text;
+    mn_status status = mn__gguf_open(&file, path, error);
+    if (status)
+        return status;
+    if (!mn__gguf_find_value(file, GGUF_TEMPLATE))
+        status = no_template(path, error);
+    if (!status)
+        status = mn__gguf_string(file, GGUF_TEMPLATE, &text, error);
+    if (!status)
+        status = mn__template_parse(&chat->plain, chat->name, text, (int64_t)strlen(text), error);
+    if (!status)
+        status = add_gguf_tokens(chat, file, error);
+    mn__gguf_close(file);
+    return status;
+}
+
+mn_status mn__chat_open(mn__chat **chat, const char *path, mn_error *error)
+{
+    bool gguf = mn__gguf_is_model(path);
     mn__string name = {0};
     *chat = NULL;
-    mn__string_printf(&name, "%s/tokenizer_config.json: chat_template", folder);
-    mn_status status = name.failed ? no_memory(folder, error) : chat_make(chat, name.text, error);
+    mn__string_printf(&name, "%s%s", path,
+                      gguf ? ": " GGUF_TEMPLATE : "/tokenizer_config.json: chat_template");
+    mn_status status = name.failed ? no_memory(path, error) : chat_make(chat, name.text, error);
     mn__string_free(&name);
     if (!status)
-        status = open_folder(*chat, folder, error);
+        status = gguf ? open_gguf(*chat, path, error) : open_folder(*chat, path, error);
     return finish(chat, status);
 }
 

@@ -9,10 +9,11 @@ typedef struct mn__chat mn__chat;
 /* Of a Hugging Face folder: chat_template.jinja, else `chat_template` in
  * tokenizer_config.json (one, or a list of them by name: "default", and "tool_use" for
  * requests with tools); special tokens from tokenizer_config.json, then from
- * special_tokens_map.json. MN_ERROR_UNSUPPORTED: the folder has no template, or one with a
- * statement that is not supported (text/template.h). */
-mn_status mn__chat_open(mn__chat **chat, const char *folder, mn_error *error);
-/* The same of a template's text (a GGUF's tokenizer.chat_template). tokens: an object as
+ * special_tokens_map.json. Of a GGUF file: tokenizer.chat_template, and special tokens by
+ * their ids (tokenizer.ggml.bos_token_id). MN_ERROR_UNSUPPORTED: the model has no template, or
+ * one with a statement that is not supported (text/template.h). */
+mn_status mn__chat_open(mn__chat **chat, const char *path, mn_error *error);
+/* The same of a template's text. tokens: an object as
  * tokenizer_config.json is, borrowed; NULL: no special tokens. `name` is for errors. */
 mn_status mn__chat_new(mn__chat **chat, const char *name, const char *text, int64_t bytes,
                        const json_t *tokens, mn_error *error);

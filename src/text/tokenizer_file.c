@@ -215,7 +215,7 @@ static mn_status load_file(mn__tokenizer **tokenizer, const char *folder, const 
 {
     char *text = NULL;
     int64_t bytes;
-    if (ends(path, ".gguf"))
+    if (mn__gguf_is_model(path))
         return load_gguf(tokenizer, path, error);
     mn_status status = mn__file_read(path, FILE_LIMIT, &text, &bytes, error);
     if (!status)

@@ -19,6 +19,8 @@
 #include "support/failing.h"
 #include "support/folder.h"
 #include "support/model.h"
+#include "support/small_model.h"
+#include "text/chat.h"
 
 /* Rows of whole super-blocks. */
 enum { C = 256, H = 4, G = 2, D = C / H, F = 512, V = 48, TOKENS = 20, TENSORS = 16 };
@@ -530,11 +532,60 @@ static void allocations(void **state)
     mn__device_close(&device);
 }
 
+/* ---- Conversations ------------------------------------------------------------------------- */
+
+static mn_status open_chat(void *user, mn_error *error)
+{
+    mn__chat *chat;
+    mn_status status = mn__chat_open(&chat, user, error);
+    mn__chat_free(chat);
+    return status;
+}
+
+/* The file's own template, with the texts of the ids that it names; an answer ends where a turn
+ * does, too. */
+static void chats(void **state)
+{
+    (void)state;
+    const char *path = folder_path(temporary, "chat.gguf");
+    mn_error error;
+    mn__chat *chat;
+    mn__device device;
+    mn__run run;
+    mn__string out = {0};
+    json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "Why?");
+    const mn__chat_request request = {.messages = messages};
+    small_gguf_make(path, 1, "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", 258);
+    succeed(mn__chat_open(&chat, path, &error), &error);
+    succeed(mn__chat_render(chat, &request, &out, &error), &error);
+    assert_string_equal(out.text, "<s>Why?<|end|>");
+    mn__string_free(&out);
+    mn__chat_free(chat);
+    json_decref(messages);
+    assert_true(
+        failing_each("a file's chat template", open_chat, (char *)(uintptr_t)path, true, NULL) > 5);
+    succeed(mn__device_open(&device, &error), &error);
+    succeed(mn__run_open(&run, &device, path, NULL, 0, &error), &error);
+    assert_int_equal(run.end_count, 2);
+    assert_int_equal(run.ends[0], 259);
+    assert_int_equal(run.ends[1], 258);
+    mn__run_close(&run);
+    mn__device_close(&device);
+    small_gguf_make(path, 1, "{% unknown %}", -1);
+    assert_int_equal(mn__chat_open(&chat, path, &error), MN_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "chat.gguf: tokenizer.chat_template"));
+    small_gguf_make(path, 1, NULL, -1);
+    assert_int_equal(mn__chat_open(&chat, path, &error), MN_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "no chat template"));
+    folder_write(path, "GGUF", 4);
+    assert_int_equal(mn__chat_open(&chat, path, &error), MN_ERROR_FORMAT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type), cmocka_unit_test(factors),     cmocka_unit_test(blocks),
-        cmocka_unit_test(refusals),   cmocka_unit_test(allocations),
+        cmocka_unit_test(refusals),   cmocka_unit_test(allocations), cmocka_unit_test(chats),
     };
     return cmocka_run_group_tests(tests, setup, folder_remove);
 }

@@ -11,6 +11,10 @@ enum { SMALL_CONTEXT = 2048, SMALL_VOCABULARY = 260 };
  * Without a chat template where `chat` is NULL. Fails the test where it cannot. */
 void small_model_make(const char *folder, const char *type, uint32_t seed, const char *chat);
 
+/* The llama of this seed as one GGUF file: what it computes and how it cuts text is the same.
+ * eot: the id that it names as the end of a turn beside the end of a text; -1: none. */
+void small_gguf_make(const char *path, uint32_t seed, const char *chat, int eot);
+
 /* "<s><|user|>...<|end|><|assistant|>". */
 extern const char small_model_chat[];
 
