@@ -323,7 +323,8 @@ const mn__verb mn__verb_eval = {
                "(--cleared), to see what it is worth; or there is none, and a window slides\n"
                "(--window W --stride S). Documents that were scored before in the same way are\n"
                "not read again: what is known is kept in RUN/eval, where mneme report finds it.\n"
-               "RUN may be a pretrained model's folder.\n\n"
+               "RUN may be a pretrained model's folder, or its file: of x.gguf it is kept in\n"
+               "x.gguf.eval.\n\n"
                "  mneme eval runs/xl --data pg19=books/pg19@test --set attention.memory=1024\n"
                "  mneme eval --model Qwen2.5-0.5B --data text=book.txt",
     .tables = tables,

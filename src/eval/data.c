@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "data/prepare.h"
+#include "eval/evaluation.h"
 
 static mn_status no_memory(mn_error *error)
 {
@@ -34,7 +35,8 @@ static mn_status prepare(const mn__run *run, const char *name, mn__arena *arena,
         return status;
     const char *newlines = recipe_text(run, "newlines");
     mn__hash_text hash = mn__hash_of(name, (int64_t)strlen(name));
-    *folder = mn__arena_printf(arena, "%s/eval/data-%.8s", run->folder, hash.hex);
+    const char *results = mn__results_folder(run, arena);
+    *folder = results ? mn__arena_printf(arena, "%s/data-%.8s", results, hash.hex) : NULL;
     config.tokenizer = run->tokenizer_path;
     config.out = *folder;
     config.data = (mn__string_list){.items = &name, .count = 1};

@@ -1,5 +1,6 @@
 /* What a run is evaluated on: its own data, a prepared data set, or a text, which
- * is then prepared with the run's tokenizer into RUN/eval/data-<hash>. */
+ * is then prepared with the run's tokenizer into RUN/eval/data-<hash> (of a model that is
+ * one file: FILE.eval/data-<hash>). */
 #ifndef MN__EVAL_DATA_H
 #define MN__EVAL_DATA_H
 

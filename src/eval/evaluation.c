@@ -85,6 +85,12 @@ static json_t *identity_of(const mn__evaluation *evaluation)
     return NULL;
 }
 
+const char *mn__results_folder(const mn__run *run, mn__arena *arena)
+{
+    bool file = mn__file_exists(run->folder) && !mn__file_is_folder(run->folder);
+    return mn__arena_printf(arena, "%s%seval", run->folder, file ? "." : "/");
+}
+
 static mn_status set_path(mn__evaluation *evaluation, mn_error *error)
 {
     char *text = json_dumps(evaluation->identity, JSON_SORT_KEYS | JSON_COMPACT);
@@ -92,9 +98,11 @@ static mn_status set_path(mn__evaluation *evaluation, mn_error *error)
         return no_memory(error);
     mn__hash_text hash = mn__hash_of(text, (int64_t)strlen(text));
     free(text);
-    evaluation->path =
-        mn__arena_printf(&evaluation->arena, "%s/eval/%s-%.8s.json", evaluation->run->folder,
-                         mn__way_name(evaluation->config.way), hash.hex);
+    evaluation->folder = mn__results_folder(evaluation->run, &evaluation->arena);
+    if (evaluation->folder)
+        evaluation->path =
+            mn__arena_printf(&evaluation->arena, "%s/%s-%.8s.json", evaluation->folder,
+                             mn__way_name(evaluation->config.way), hash.hex);
     return evaluation->path ? MN_OK : no_memory(error);
 }
 
@@ -210,13 +218,10 @@ static mn_status save(mn__evaluation *evaluation, mn_error *error)
     json_decref(root);
     if (!text)
         return no_memory(error);
-    mn__string folder = {0};
-    mn__string_printf(&folder, "%s/eval", evaluation->run->folder);
-    mn_status status = folder.failed ? no_memory(error) : mn__file_make_folder(folder.text, error);
+    mn_status status = mn__file_make_folder(evaluation->folder, error);
     if (status == MN_OK)
         status = mn__file_write(evaluation->path, text, (int64_t)strlen(text), error);
     evaluation->saved = mn__clock();
-    mn__string_free(&folder);
     free(text);
     return status;
 }

@@ -1,6 +1,7 @@
 /* An evaluation: a run reads documents of a data set in one way, and what came
  * of each document is kept in RUN/eval/<way>-<hash>.json, so that it can be
- * interrupted, gone on with, and read by the report.
+ * interrupted, gone on with, and read by the report. Of a model that is one file,
+ * as GGUF is, that folder is FILE.eval, beside it.
  *
  * The hash is of all that a figure depends on: the weights, the text and the
  * tokenizer, the options of the model and its attention as they were resolved,
@@ -27,7 +28,8 @@ typedef struct mn__evaluation {
     mn__score_config config;
     mn__arena arena;
     json_t *identity;             /* what the figures depend on */
-    char *path;                   /* of the file of results */
+    const char *folder;           /* of files of results */
+    char *path;                   /* of this one's */
     mn__document_result *results; /* [documents of the data set] */
     mn__document_result *scoring; /* the same of those that are being read */
     bool again;                   /* what is known is scored, too */
@@ -63,6 +65,9 @@ json_t *mn__evaluation_json(const mn__evaluation *evaluation);
 /* Reads a file of results, of this run or another: MN_ERROR_FORMAT where it is not
  * what was written. */
 mn_status mn__results_read(const char *path, json_t **file, mn_error *error);
+/* The folder that a run's evaluations are kept in, which may not be there yet; NULL when memory
+ * is short. */
+const char *mn__results_folder(const mn__run *run, mn__arena *arena);
 /* What its `check` says: the hash of all the rest; "" when memory is short. */
 mn__hash_text mn__results_check(const json_t *file);
 /* The precision of a run's recipe. */

@@ -115,25 +115,24 @@ static mn_status add_results(json_t *list, const char *fingerprint, const char *
 
 static mn_status read_results(mn__run *run, json_t *list, mn_error *error)
 {
-    mn__string folder = {0}, path = {0};
+    mn__string path = {0};
     char **names = NULL;
     int64_t count = 0;
-    mn__string_printf(&folder, "%s/eval", run->folder);
+    const char *folder = mn__results_folder(run, &run->arena);
     const char *fingerprint = mn__run_fingerprint(run, error);
-    mn_status status = folder.failed || !fingerprint ? no_memory(error) : MN_OK;
-    if (status == MN_OK && mn__file_is_folder(folder.text))
-        status = mn__file_list(folder.text, &names, &count, error);
+    mn_status status = !folder || !fingerprint ? no_memory(error) : MN_OK;
+    if (status == MN_OK && mn__file_is_folder(folder))
+        status = mn__file_list(folder, &names, &count, error);
     for (int64_t i = 0; i < count && status == MN_OK; i++) {
         size_t length = strlen(names[i]);
         if (length < 5 || strcmp(names[i] + length - 5, ".json"))
             continue;
         mn__string_clear(&path);
-        mn__string_printf(&path, "%s/%s", folder.text, names[i]);
+        mn__string_printf(&path, "%s/%s", folder, names[i]);
         status = path.failed ? no_memory(error) : add_results(list, fingerprint, path.text, error);
     }
     mn__free(names);
     mn__string_free(&path);
-    mn__string_free(&folder);
     return status;
 }
 

@@ -26,6 +26,8 @@ static int make(void **state)
     small_model_make(folder_path(folder, "other"), "llama", 2, small_model_chat);
     small_model_make(folder_path(folder, "mistral"), "mistral", 1, small_model_chat);
     small_model_make(folder_path(folder, "bare"), "llama", 1, NULL);
+    small_gguf_make(folder_path(folder, "llama.gguf"), 1, small_model_chat, -1);
+    small_gguf_make(folder_path(folder, "bare.gguf"), 1, NULL, -1);
     for (int i = 0; i < 60; i++)
         sprintf(text + strlen(text), "Line %d: the river runs to the sea.\n", i * i);
     text[1500] = '\0';
@@ -260,6 +262,40 @@ static void named_by_model(void **state)
     check(0, "--model TEXT", "mneme help eval");
 }
 
+/* One file is read, asked and talked to as the folder of the same model is. */
+static void gguf(void **state)
+{
+    (void)state;
+    check(0, "1,504 tokens", READ "llama book.txt --session folder.mns");
+    check(0, "1,504 tokens", READ "llama.gguf book.txt --session file.mns");
+    char *folders = answer(ASK "--session folder.mns --json 'Why?'");
+    char *files = answer(ASK "--session file.mns --json 'Why?'");
+    assert_string_equal(folders, files);
+    free(folders);
+    free(files);
+    check(0, "", "echo 'Why?' | mneme chat --model llama.gguf --threads 1 --tokens 5");
+    check(7, "no chat template", READ "bare.gguf book.txt --session bare.mns");
+    check(0, "1,501 tokens", READ "bare.gguf book.txt --session bare.mns --raw");
+}
+
+/* What is known of a model that is one file is kept beside it, and found again. */
+static void evaluates_a_file(void **state)
+{
+    (void)state;
+    check(0, "by position", "mneme eval llama.gguf --data text=book.txt --threads 1");
+    check(0, "1", "ls llama.gguf.eval/carried-*.json | wc -l");
+    check(0, "data-", "ls llama.gguf.eval");
+    char *first = expect(0, "{", "mneme eval llama.gguf --data text=book.txt --json --threads 1");
+    char *again = expect(0, "{", "mneme eval llama.gguf --data text=book.txt --json --threads 1");
+    assert_string_equal(first, again);
+    json_t *root = json_loads(first, 0, NULL);
+    const json_t *total = json_object_get(root, "total");
+    assert_int_equal(json_integer_value(json_object_get(total, "tokens")), 1500);
+    json_decref(root);
+    free(first);
+    free(again);
+}
+
 /* ---- Asking -----------------------------------------------------------------------------------
  */
 
@@ -391,6 +427,8 @@ int main(void)
         cmocka_unit_test(longer_than_the_window),
         cmocka_unit_test(goes_on),
         cmocka_unit_test(named_by_model),
+        cmocka_unit_test(gguf),
+        cmocka_unit_test(evaluates_a_file),
         cmocka_unit_test(asks),
         cmocka_unit_test(caches),
         cmocka_unit_test(talks),
