@@ -151,6 +151,19 @@ const char *mn_model_fingerprint(mn_model *model, mn_error *error)
     return mn__run_fingerprint(&model->run, error);
 }
 
+mn_status mn__model_check_length(const mn__run *run, int64_t tokens, mn__dtype compute,
+                                 mn_error *error)
+{
+    mn_status status = mn__limit_check(run, "the text", tokens, compute, error);
+    if (status == MN_ERROR_MISMATCH && error && !mn__decoder_learns_positions(run->decoder)) {
+        *error->hint = '\0'; /* the command line's */
+        mn__error_hint(error, "settings of the model: attention.type=window and attention.window; "
+                              "or model.rope_scaling=yarn, model.rope_original and "
+                              "model.rope_factor; or a model trained with a memory");
+    }
+    return status;
+}
+
 /* ---- Planning ------------------------------------------------------------------------- */
 
 static mn_status estimate(mn__device *device, const char *path, const mn_model_options *options,
@@ -163,7 +176,7 @@ static mn_status estimate(mn__device *device, const char *path, const mn_model_o
         return status;
     status = options->tokens > 0 ? MN_OK : mn__run_plan(&run, tokens, error);
     if (status == MN_OK)
-        status = mn__limit_check(&run, "the text", tokens, compute, error);
+        status = mn__model_check_length(&run, tokens, compute, error);
     if (status == MN_OK)
         status =
             mn__read_plan_make(plan, run.decoder, &run.params, tokens, run.segment, compute, error);

@@ -19,4 +19,8 @@ struct mn_session {
     mn__reading reading;
 };
 
+/* mn__limit_check, with the ways out as a program takes them. */
+mn_status mn__model_check_length(const mn__run *run, int64_t tokens, mn__dtype compute,
+                                 mn_error *error);
+
 #endif

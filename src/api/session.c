@@ -4,7 +4,6 @@
 #include "api/own.h"
 #include "base/memory.h"
 #include "eval/generate.h"
-#include "reader/limit.h"
 #include "reader/session_file.h"
 
 enum { MOST_TOKENS = 1000000000 }; /* of one generation: sums of them stay far from overflow */
@@ -113,7 +112,7 @@ static mn_status prepare(mn_session *session, const int32_t *ids, int64_t count,
         if (ids[i] < 0 || ids[i] >= V)
             return mn__fail(error, MN_ERROR_MISMATCH, "take them from mn_tokenize of this model",
                             "id %d is outside the vocabulary of %lld", ids[i], (long long)V);
-    mn_status status = mn__limit_check(&model->run, "the text", total, model->compute, error);
+    mn_status status = mn__model_check_length(&model->run, total, model->compute, error);
     if (status != MN_OK)
         return status;
     return mn__reading_reserve(&session->reading, total - session->reading.ids.count, error);

@@ -24,6 +24,8 @@ typedef struct generate_options {
 #define OPTIONS generate_options
 static const mn__option own[] = {
     MN__STRING(OPTIONS, model, "", "names RUN, in the operand's place"),
+    MN__INT(mn__run_use, window, "0", 0, 1e9,
+            "a token sees so many before it; 0: as the model has it"),
     MN__STRING(OPTIONS, prompt, "", "the text to go on with"),
     MN__STRING(OPTIONS, file, "", "the same, from a file"),
     MN__INT(OPTIONS, tokens, "256", 1, 1e9, "how many at most"),

@@ -9,9 +9,10 @@
 typedef struct mn__run_use {
     mn__string_list set;
     int64_t threads;
-    int precision; /* run | f32 | bf16 */
-    int weights;   /* auto | f32 | f16 | bf16 | int8 | int4 */
-    int cache;     /* mn__kept */
+    int precision;           /* run | f32 | bf16 */
+    int weights;             /* auto | f32 | f16 | bf16 | int8 | int4 */
+    int cache;               /* mn__kept */
+    int64_t stretch, window; /* as of eval/overrides.h; `window` is not in the table */
 } mn__run_use;
 extern const mn__option mn__run_options[];
 

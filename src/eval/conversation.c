@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "eval/evaluation.h"
+#include "eval/overrides.h"
 #include "eval/turn.h"
 #include "model/pretrained.h"
 #include "reader/limit.h"
@@ -18,78 +19,6 @@ static mn_status no_memory(mn_error *error)
 
 /* ---- Opening the model ------------------------------------------------------------------- */
 
-/* What a run is opened with: the manner's own settings, then what window and stretch say. */
-struct overrides {
-    mn__arena *arena;
-    const char **items; /* [MOST] more than the manner's */
-    int64_t count;
-    bool failed;
-};
-enum { MOST_MORE = 8 };
-
-static void set(struct overrides *overrides, const char *format, long long value)
-{
-    const char *text = mn__arena_printf(overrides->arena, format, value);
-    overrides->items[overrides->count++] = text;
-    overrides->failed |= !text;
-}
-
-/* The model's own window, of which positions are scaled up; YaRN (Peng et al. 2023) changes
- * near distances least. */
-static mn_status stretch(struct overrides *overrides, const mn__manner *manner, mn_error *error)
-{
-    mn__config config;
-    if (!mn__pretrained_is(manner->model))
-        return mn__fail(error, MN_ERROR_UNSUPPORTED,
-                        "set model.rope_scaling and what belongs to it",
-                        "%s is no pretrained model: the window that it is made for is not known",
-                        manner->model);
-    mn_status status = mn__pretrained_read(&config, overrides->arena, manner->model, 0, error);
-    if (status != MN_OK)
-        return status;
-    const mn__yaml_node *model = mn__yaml_get(config.recipe, "model");
-    const mn__yaml_node *positions = mn__yaml_get(model, "positions");
-    const mn__yaml_node *scaling = mn__yaml_get(model, "rope_scaling");
-    bool rope = positions && positions->text && !strcmp(positions->text, "rope");
-    bool scaled = scaling && scaling->text && strcmp(scaling->text, "none") != 0;
-    bool dynamic = scaled && !strcmp(scaling->text, "dynamic"); /* the model's own way */
-    if (!rope || (scaled && !dynamic))
-        return mn__fail(error, MN_ERROR_UNSUPPORTED, "use --window, or a trained memory",
-                        "%s: its positions %s", manner->model,
-                        rope ? "are scaled already" : "are not rotary, and cannot be scaled");
-    if (manner->stretch <= config.context)
-        return mn__fail(error, MN_ERROR_USAGE, "leave it out",
-                        "the model reads %lld tokens without --stretch", (long long)config.context);
-    if (dynamic) {
-        set(overrides, "model.rope_length=%lld", (long long)manner->stretch);
-        return MN_OK;
-    }
-    set(overrides, "model.rope_scaling=yarn%.0lld", 0);
-    const char *factor = mn__arena_printf(overrides->arena, "model.rope_factor=%.9g",
-                                          (double)manner->stretch / (double)config.context);
-    overrides->failed |= !factor;
-    overrides->items[overrides->count++] = factor;
-    set(overrides, "model.rope_original=%lld", (long long)config.context);
-    return MN_OK;
-}
-
-static mn_status make_overrides(struct overrides *overrides, const mn__manner *manner,
-                                mn_error *error)
-{
-    overrides->items =
-        mn__arena_calloc(overrides->arena, manner->set.count + MOST_MORE, sizeof(char *));
-    if (!overrides->items)
-        return no_memory(error);
-    for (int64_t i = 0; i < manner->set.count; i++)
-        overrides->items[overrides->count++] = manner->set.items[i];
-    if (manner->window) {
-        set(overrides, "attention.type=window%.0lld", 0);
-        set(overrides, "attention.window=%lld", (long long)manner->window);
-    }
-    mn_status status = manner->stretch ? stretch(overrides, manner, error) : MN_OK;
-    return status == MN_OK && overrides->failed ? no_memory(error) : status;
-}
-
 static mn__weights weights_of(const mn__manner *manner)
 {
     return manner->weights ? (mn__weights)manner->weights : MN__WEIGHTS_AUTO;
@@ -98,8 +27,9 @@ static mn__weights weights_of(const mn__manner *manner)
 static mn_status open_run(mn__conversation *conversation, mn__device *device, mn_error *error)
 {
     const mn__manner *manner = &conversation->manner;
-    struct overrides overrides = {.arena = &conversation->arena};
-    mn_status status = make_overrides(&overrides, manner, error);
+    mn__string_list overrides;
+    mn_status status = mn__overrides_make(&overrides, &conversation->arena, manner->model,
+                                          &manner->set, manner->window, manner->stretch, error);
     const mn__dtype asked = manner->precision == 2 ? MN__BF16 : MN__F32;
     const mn__run_how how = {.overrides = overrides.items,
                              .override_count = overrides.count,
@@ -114,8 +44,6 @@ static mn_status open_run(mn__conversation *conversation, mn__device *device, mn
         status = mn__decoder_keep(conversation->run.decoder, manner->cache, error);
     if (manner->precision)
         conversation->compute = asked;
-    if (manner->stretch > conversation->run.context)
-        conversation->run.context = manner->stretch;
     return status;
 }
 

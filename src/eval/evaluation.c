@@ -1,9 +1,11 @@
 /* Evaluations: what was asked, what is known, what it adds up to. */
 #include "eval/evaluation.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "reader/limit.h"
 
 static const double SAVE_SECONDS = 2.0;
 
@@ -334,6 +336,26 @@ static int64_t longest_text(const mn__evaluation *evaluation)
     return longest + run->before.count;
 }
 
+/* Nothing is read beyond the window that the model is made for. */
+static mn_status check_lengths(const mn__evaluation *evaluation, mn_error *error)
+{
+    const mn__run *run = evaluation->run;
+    const mn__score_config *config = &evaluation->config;
+    int64_t lead = run->before.count > 1 ? run->before.count - 1 : 0;
+    int64_t most = config->way == MN__WAY_CARRIED ? INT64_MAX : config->segment;
+    mn_status status = MN_OK;
+    for (int64_t i = 0; i < mn__dataset_count(evaluation->dataset) && status == MN_OK; i++) {
+        const mn__dataset_document *document = mn__dataset_at(evaluation->dataset, i);
+        int64_t tokens = document->tokens < most ? document->tokens : most;
+        char what[128];
+        snprintf(what, sizeof what, "%s%.100s", tokens < document->tokens ? "a part of " : "",
+                 document->name);
+        if (evaluation->results[i].wanted)
+            status = mn__limit_check(run, what, lead + tokens, config->compute, error);
+    }
+    return status;
+}
+
 mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn__dataset *dataset,
                               mn__split split, const mn__score_config *config,
                               const char *const *names, int64_t name_count, mn_error *error)
@@ -346,6 +368,8 @@ mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn
     mn_status status = mn__run_plan(run, longest_text(evaluation), error);
     if (status == MN_OK)
         status = open_all(evaluation, names, name_count, error);
+    if (status == MN_OK)
+        status = check_lengths(evaluation, error);
     if (status != MN_OK)
         mn__evaluation_close(evaluation);
     return status;

@@ -44,8 +44,9 @@ typedef struct mn__evaluation {
 
 /* Prepares it: config's documents and count are chosen here: the split's, or
  * those of `names` (count 0: all). MN_ERROR_MISMATCH: the data set's tokenizer is
- * not the run's; MN_ERROR_USAGE: no such document. A file of results of another
- * form is MN_ERROR_FORMAT. */
+ * not the run's, or what is read with one state, a document, a segment or a window, is
+ * longer than the model's window (reader/limit.h); MN_ERROR_USAGE: no such document. A file of
+ * results of another form is MN_ERROR_FORMAT. */
 mn_status mn__evaluation_open(mn__evaluation *evaluation, mn__run *run, const mn__dataset *dataset,
                               mn__split split, const mn__score_config *config,
                               const char *const *names, int64_t name_count, mn_error *error);

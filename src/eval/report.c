@@ -9,6 +9,7 @@
 #include "eval/evaluation.h"
 #include "eval/perplexity.h"
 #include "eval/score.h"
+#include "reader/limit.h"
 #include "text/utf8.h"
 
 extern const char mn__report_html[]; /* made of report.html by the build */
@@ -215,9 +216,13 @@ static mn_status score_passage(mn__run *run, const mn__dataset *dataset, int64_t
                                .rows = 1,
                                .documents = &document,
                                .count = 1,
+                               .before = &run->before,
                                .limit = passage->from + passage->count,
                                .compute = options->compute};
     const mn__score_sink sink = {take, end, passage};
+    if (status == MN_OK)
+        status = mn__limit_check(run, "the document, up to the passage's end,", config.limit,
+                                 options->compute, error);
     for (int way = MN__WAY_CARRIED; way <= MN__WAY_CLEARED && status == MN_OK; way++) {
         config.way = (mn__way)way;
         status = mn__score(run->decoder, &run->params, dataset, &config, &sink, progress, error);

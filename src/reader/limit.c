@@ -31,6 +31,17 @@ static int64_t learned_positions(const mn__run *run)
     return mn__decoder_learns_positions(run->decoder) ? options->max_positions : INT64_MAX;
 }
 
+/* YaRN's factor says how far positions are scaled, whether a configuration or a person set it,
+ * and configurations differ in whether their window counts it. */
+static int64_t scaled(const mn__run *run, int64_t context)
+{
+    const mn__decoder_options *options = mn__decoder_options_of(run->decoder);
+    if (options->rope_scaling != MN__ROPE_YARN || context == INT64_MAX)
+        return context;
+    double length = options->rope_factor * (double)options->rope_original;
+    return length < (double)context ? context : length < 1e15 ? (int64_t)(length + 0.5) : INT64_MAX;
+}
+
 /* Where frequencies depend on the length, they are right up to the one that they were made for:
  * longrope's short factors up to the first training's, dynamic's base from there on. */
 static int64_t turned(const mn__run *run, int64_t context)
@@ -47,7 +58,7 @@ static int64_t turned(const mn__run *run, int64_t context)
 int64_t mn__limit_of(const mn__run *run)
 {
     int64_t bytes, most = learned_positions(run);
-    int64_t context = turned(run, run->context > 0 ? run->context : INT64_MAX);
+    int64_t context = turned(run, scaled(run, run->context > 0 ? run->context : INT64_MAX));
     if (context < most && count_full(run->decoder, MN__F32, &bytes))
         most = context;
     return most;

@@ -278,6 +278,30 @@ static void gguf(void **state)
     check(0, "1,501 tokens", READ "bare.gguf book.txt --session bare.mns --raw");
 }
 
+/* A document longer than the window is scored by no way that reads beyond it. */
+static void evaluates_long_texts(void **state)
+{
+    (void)state;
+#define EVAL "mneme eval --threads 1 --data text=long.txt --model "
+    static const char *const words[] = {"3000 tokens, 952 more than the window of 2048",
+                                        "--window 2048", "--stretch 3000", "mneme train"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        check(9, words[i], EVAL "llama");
+    check(9, "a part of", EVAL "llama --window 2500");
+    check(0, "slides by 512", EVAL "llama --window 1024");
+    check(0, "cleared before each", EVAL "llama --cleared");
+    check(0, "scaling: yarn", EVAL "llama --stretch 3000 --json");
+    check(9, "more than the window of 2999", EVAL "llama --stretch 2999");
+    check(0, "by position", EVAL "llama --set attention.type=window --set attention.window=99");
+    check(0, "by position", EVAL "mistral");
+    check(9, "--stretch 3004", "mneme generate llama --file long.txt --tokens 3 --threads 1");
+    check(0, "\"prompt_tokens\": 3000",
+          "mneme generate llama --file long.txt --tokens 3 --threads 1 --json --stretch 3004");
+    check(0, "\"prompt_tokens\": 3000",
+          "mneme generate llama --file long.txt --tokens 3 --threads 1 --json --window 99");
+#undef EVAL
+}
+
 /* What is known of a model that is one file is kept beside it, and found again. */
 static void evaluates_a_file(void **state)
 {
@@ -429,6 +453,7 @@ int main(void)
         cmocka_unit_test(named_by_model),
         cmocka_unit_test(gguf),
         cmocka_unit_test(evaluates_a_file),
+        cmocka_unit_test(evaluates_long_texts),
         cmocka_unit_test(asks),
         cmocka_unit_test(caches),
         cmocka_unit_test(talks),

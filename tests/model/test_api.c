@@ -124,6 +124,11 @@ static void models(void **state)
                      MN_ERROR_UNSUPPORTED);
     assert_true(!ids && *error.message && *error.hint);
     mn_model_free(model);
+    static const char *const scaled[] = {"model.rope_scaling=yarn", "model.rope_original=2048",
+                                         "model.rope_factor=1.5"};
+    model = open_model(model_path, &(mn_model_options){.settings = scaled, .setting_count = 3});
+    assert_int_equal(mn_model_describe(model).window, 3 * SMALL_CONTEXT / 2);
+    mn_model_free(model);
     mn_model_free(NULL);
 
     const struct {
