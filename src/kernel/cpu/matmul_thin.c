@@ -1,16 +1,22 @@
-/* Products of a few rows with a matrix that is not packed: every element of b
- * is read once, where it lies. Generation, a token at a time, is made of them. */
+/* Products of a few rows with a matrix that is not packed: every element of b is read where it
+ * lies, once from memory. Generation, a token at a time, is made of them. */
 #include <string.h>
 
 #include "kernel/cpu/chunk.h"
 #include "kernel/cpu/product.h"
 
-enum { ROWS = MN__FEW_ROWS, COLUMNS = 64, UNIT = 64 };
+enum {
+    ROWS = 8, /* whose sums stay in registers */
+    MOST = 4 * ROWS,
+    COLUMNS = 64,
+    UNIT = 64
+};
 
 bool MN__KERNEL(is_thin)(const mn__matmul *call)
 {
-    bool along = call->b.row == 1 || call->b.column == 1;
-    return call->m <= ROWS && !call->packed && along && call->batch[0] * call->batch[1] == 1;
+    bool dots = call->b.row == 1 && call->b.column != 1, along = dots || call->b.column == 1;
+    return call->m <= (dots ? MOST : MN__FEW_ROWS) && !call->packed && along &&
+           call->batch[0] * call->batch[1] == 1;
 }
 
 /* n elements of any float dtype: where they lie, or in the buffer. */
@@ -138,28 +144,43 @@ static inline __attribute__((always_inline)) void dot_column(const int rows, con
         dot_floats(rows, a, stride, b, MN__BF16, call->k, sums);
 }
 
-/* sums [m, n] of the columns from j on. */
-static void dot_columns(const mn__matmul *call, const void *a, int64_t stride, float *sums,
-                        int64_t j, int64_t n)
+/* sums [rows, n] of `rows` rows, at most ROWS, with the columns from j on. */
+static void dot_columns(const mn__matmul *call, int64_t rows, const void *a, int64_t stride,
+                        float *sums, int64_t j, int64_t n)
 {
     int64_t bytes = mn__dtype_bytes(call->b.dtype);
     const char *b = (const char *)call->b.data + j * call->b.column * bytes;
     for (int64_t column = 0; column < n; column++, b += call->b.column * bytes)
-        if (call->m == 1)
+        if (rows == 1)
             dot_column(1, call, a, stride, b, sums + column);
-        else if (call->m == 2)
+        else if (rows == 2)
             dot_column(2, call, a, stride, b, sums + column);
+        else if (rows <= 4)
+            dot_column(4, call, a, stride, b, sums + column);
         else
             dot_column(ROWS, call, a, stride, b, sums + column);
 }
 
+/* sums [m, n]: the columns, read once from memory, come from the cache for all rows but the
+ * first. */
+static void dot_all(const mn__matmul *call, const void *a, mn__dtype dtype, int64_t stride,
+                    float *sums, int64_t j, int64_t n)
+{
+    for (int64_t i = 0; i < call->m; i += ROWS) {
+        int64_t rows = call->m - i < ROWS ? call->m - i : ROWS;
+        dot_columns(call, rows, (const char *)a + i * stride * mn__dtype_bytes(dtype), stride,
+                    sums + i * COLUMNS, j, n);
+    }
+}
+
 /* ---- b's rows lie along n ------------------------------------------------------------------ */
 
-/* sums [m, n], zeros at first, of b's rows. */
+/* sums [m, n] of b's rows. */
 static void add_rows(const mn__matmul *call, const float *a, int64_t stride, float *sums, int64_t j,
                      int64_t n)
 {
     float buffer[COLUMNS];
+    memset(sums, 0, (size_t)(call->m * COLUMNS) * sizeof *sums);
     for (int64_t l = 0; l < call->k; l++) {
         const float *b = floats_of(call->b.data, call->b.dtype, l * call->b.row + j, n, buffer);
         for (int64_t i = 0; i < call->m; i++) {
@@ -177,10 +198,11 @@ void *MN__KERNEL(few_rows)(mn__queue *queue, const mn__matmul *call, mn__dtype d
                            int64_t stride)
 {
     int64_t bytes = mn__dtype_bytes(dtype);
-    char *rows = mn__queue_scratch(queue, ROWS * stride * bytes);
+    int64_t count = call->m > 4 ? (call->m + ROWS - 1) / ROWS * ROWS : call->m > 2 ? 4 : call->m;
+    char *rows = mn__queue_scratch(queue, count * stride * bytes);
     if (!rows)
         return NULL;
-    for (int64_t i = call->m; i < ROWS && call->m > 2; i++) /* with one or two no other is read */
+    for (int64_t i = call->m; i < count; i++)
         memset(rows + i * stride * bytes, 0, (size_t)(stride * bytes));
     for (int64_t i = 0; i < call->m; i++) {
         const char *from =
@@ -212,11 +234,11 @@ void MN__KERNEL(matmul_thin)(mn__queue *queue, const mn__matmul *call)
 #pragma omp parallel for schedule(dynamic) if (call->n * call->k >= MN__SMALL)
     for (int64_t j = 0; j < (a ? call->n : 0); j += COLUMNS) {
         int64_t n = call->n - j < COLUMNS ? call->n - j : COLUMNS;
-        float sums[ROWS * COLUMNS] = {0};
+        float sums[MOST * COLUMNS];
         if (call->b.column == 1)
             add_rows(call, a, stride, sums, j, n);
         else
-            dot_columns(call, a, stride, sums, j, n);
+            dot_all(call, a, row_dtype(call), stride, sums, j, n);
         for (int64_t i = 0; i < call->m; i++)
             MN__KERNEL(finish_product)
         (call, sums + i * COLUMNS, (char *)call->c + (i * call->c_row + j) * bytes, j, n);

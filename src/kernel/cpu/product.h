@@ -77,8 +77,9 @@ void MN__KERNEL(multiply_quantised)(const mn__packed *packed, int64_t m, const f
 
 /* Products of a few rows with packed weights: matmul_few.c. */
 enum { MN__FEW_ROWS = 4 };
-/* a as MN__FEW_ROWS rows of the dtype, `stride` apart, with zeros after k and, where there are
- * three, for the fourth; NULL when memory is short. */
+/* a as rows of the dtype, `stride` apart, with zeros after k, and rows of zeros: to four where
+ * there are three, to a multiple of eight where there are more than four. NULL when memory is
+ * short. */
 void *MN__KERNEL(few_rows)(mn__queue *queue, const mn__matmul *call, mn__dtype dtype,
                            int64_t stride);
 bool MN__KERNEL(is_few)(const mn__matmul *call);
