@@ -20,6 +20,8 @@
 #include "support/folder.h"
 #include "support/model.h"
 #include "support/small_model.h"
+#include "text/import.h"
+#include "text/tokenizer_types.h"
 
 enum { V = SMALL_VOCABULARY };
 
@@ -272,6 +274,27 @@ static void check_count(int64_t count)
     close_run(&f);
 }
 
+/* Rewritten as a tokenizer.json, it puts the same before a text. */
+static void check_rewritten(const char *path)
+{
+    int64_t bytes;
+    char *model = folder_read(path, &bytes);
+    for (int unigram = 0; unigram < 2; unigram++) {
+        mn_error error;
+        mn__string json = {0};
+        mn__tokenizer *tokenizer;
+        succeed(mn__import_sentencepiece(model, bytes, unigram, &json, &error), &error);
+        succeed(mn__tokenizer_of_payload(&tokenizer, "huggingface", json.text, json.bytes, NULL,
+                                         &error),
+                &error);
+        assert_int_equal(tokenizer->before.count, 1);
+        assert_int_equal(tokenizer->before.id[0], 1);
+        mn__tokenizer_free(tokenizer);
+        mn__string_free(&json);
+    }
+    free(model);
+}
+
 static void before_sentencepiece(void **state)
 {
     (void)state;
@@ -280,6 +303,7 @@ static void before_sentencepiece(void **state)
     char *kept = folder_read(json, &bytes);
     folder_remove_all(json);
     write_sentencepiece(folder_path(folder, "model/tokenizer.model"));
+    check_rewritten(folder_path(folder, "model/tokenizer.model"));
     change("tokenizer_config.json", "add_bos_token", json_true());
     check_count(1);
     change("tokenizer_config.json", "add_bos_token", json_false());
