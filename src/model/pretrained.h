@@ -6,9 +6,9 @@
  *
  * Parameters are named as any decoder's. For training they are F32 masters, copied from the
  * files; for reading alone they stay in the mapped files where these have them as asked, or
- * are kept packed (tensor/param.h), and the files stay open: they must not be written to.
- * What config.json claims is compared with the files before memory is taken for it. Not here:
- * tokenizers (text/tokenizer.h). */
+ * are kept packed (tensor/param.h), and the files stay open: they must not be written to. What
+ * config.json claims is compared with the files before memory is taken for it. Not here: tokenizers
+ * (text/tokenizer.h). */
 #ifndef MN__MODEL_PRETRAINED_H
 #define MN__MODEL_PRETRAINED_H
 
