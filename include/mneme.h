@@ -127,7 +127,7 @@ mn_model_info mn_model_describe(const mn_model *model);
 const char *mn_model_fingerprint(mn_model *model, mn_error *error);
 
 /* What reading so many tokens takes, in bytes, without opening the model: its
- * program is run with sizes alone. */
+ * program is run with sizes alone. MN_ERROR_MISMATCH: more than its window. */
 typedef struct mn_memory {
     int64_t weights;     /* with their copies in other types */
     int64_t state;       /* keys, values and memories of the whole text */

@@ -60,15 +60,28 @@ static mn_status open_chat(mn__conversation *conversation, mn_error *error)
     return status;
 }
 
-/* Of the manner, all but the folder is borrowed. */
+/* From the root. A file keeps its own name, which says what it is, where it is a link to one
+ * that has another. */
+static const char *whole_path(mn__arena *arena, const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    bool folder = mn__file_is_folder(path);
+    const char *start = folder ? path : mn__arena_printf(arena, "%.*s.", (int)(name - path), path);
+    char *whole = start ? realpath(start, NULL) : NULL;
+    const char *out = !start   ? NULL
+                      : !whole ? mn__arena_strdup(arena, path)
+                      : folder ? mn__arena_strdup(arena, whole)
+                               : mn__arena_printf(arena, "%s/%s", whole, name);
+    free(whole);
+    return out;
+}
+
+/* Of the manner, all but the model's path is borrowed. */
 static mn_status take_manner(mn__conversation *conversation, const mn__manner *manner,
                              mn_error *error)
 {
-    char *whole = realpath(manner->model, NULL);
     conversation->manner = *manner;
-    conversation->manner.model =
-        mn__arena_strdup(&conversation->arena, whole ? whole : manner->model);
-    free(whole);
+    conversation->manner.model = whole_path(&conversation->arena, manner->model);
     return conversation->manner.model ? MN_OK : no_memory(error);
 }
 

@@ -274,6 +274,10 @@ static void gguf(void **state)
     free(folders);
     free(files);
     check(0, "", "echo 'Why?' | mneme chat --model llama.gguf --threads 1 --tokens 5");
+    check(0, "1,504 tokens",
+          "cp llama.gguf blob; ln -s blob linked.gguf; " READ
+          "linked.gguf book.txt --session linked.mns");
+    check(0, "answered", ASK "--session linked.mns 'Why?'");
     check(7, "no chat template", READ "bare.gguf book.txt --session bare.mns");
     check(0, "1,501 tokens", READ "bare.gguf book.txt --session bare.mns --raw");
 }
