@@ -5,6 +5,7 @@
 #include <sentencepiece_trainer.h>
 
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
 #include <unordered_map>
@@ -93,15 +94,14 @@ mn_status mn__sentencepiece_parse(mn__sentencepiece **out, const char *model, in
                                   mn_error *error)
 {
     return guarded(error, [&] {
-        auto *parsed = new mn__sentencepiece;
+        auto parsed = std::make_unique<mn__sentencepiece>(); // loading may throw
         auto status =
             parsed->processor.LoadFromSerializedProto({model, static_cast<size_t>(bytes)});
         if (!status.ok() || parsed->processor.GetPieceSize() == 0) {
-            delete parsed;
             return mn__fail(error, MN_ERROR_FORMAT, "give a SentencePiece .model file",
                             "not a SentencePiece model (%s)", status.ToString().c_str());
         }
-        *out = parsed;
+        *out = parsed.release();
         return MN_OK;
     });
 }
