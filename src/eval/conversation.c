@@ -182,47 +182,50 @@ static mn_status read_settings(mn__conversation *conversation, mn__json array, m
     return items ? MN_OK : no_memory(error);
 }
 
-static mn_status read_precision(mn__manner *manner, mn__json object, mn_error *error)
+static const char *precision_name(int precision)
 {
-    const char *name;
-    mn_status status = mn__json_string(object, "precision", MN__JSON_REQUIRED, &name, error);
-    if (status != MN_OK)
-        return status;
-    for (manner->precision = 0; manner->precision < 3; manner->precision++)
-        if (!strcmp(precisions[manner->precision], name))
-            return MN_OK;
-    return mn__fail(error, MN_ERROR_FORMAT, "read the text again", "%s: precision '%s'",
-                    object.file, name);
+    return precisions[precision];
 }
 
-static mn_status read_cache(mn__manner *manner, mn__json object, mn_error *error)
+static const char *kept_name(int kept)
 {
-    const char *name;
-    mn_status status = mn__json_string(object, "cache", MN__JSON_REQUIRED, &name, error);
-    if (status != MN_OK)
-        return status;
-    for (int kept = MN__KEPT_AS_COMPUTED; kept <= MN__KEPT_INT8; kept++)
-        if (!strcmp(mn__kept_name((mn__kept)kept), name)) {
-            manner->cache = (mn__kept)kept;
-            return MN_OK;
-        }
-    return mn__fail(error, MN_ERROR_FORMAT, "read the text again", "%s: a cache in '%s'",
-                    object.file, name);
+    return mn__kept_name((mn__kept)kept);
 }
 
-static mn_status read_weights(mn__manner *manner, mn__json object, mn_error *error)
+static const char *weights_name(int weights)
+{
+    return mn__weights_name((mn__weights)weights);
+}
+
+/* One of first..last, by its name. */
+static mn_status read_choice(mn__json object, const char *key, const char *(*name_of)(int),
+                             int first, int last, int *choice, mn_error *error)
 {
     const char *name;
-    mn_status status = mn__json_string(object, "weights", MN__JSON_REQUIRED, &name, error);
+    mn_status status = mn__json_string(object, key, MN__JSON_REQUIRED, &name, error);
     if (status != MN_OK)
         return status;
-    for (int weights = MN__WEIGHTS_F32; weights <= MN__WEIGHTS_AUTO; weights++)
-        if (!strcmp(mn__weights_name((mn__weights)weights), name)) {
-            manner->weights = weights;
+    for (*choice = first; *choice <= last; ++*choice)
+        if (!strcmp(name_of(*choice), name))
             return MN_OK;
-        }
-    return mn__fail(error, MN_ERROR_FORMAT, "read the text again", "%s: weights in '%s'",
-                    object.file, name);
+    return mn__fail(error, MN_ERROR_FORMAT, "read the text again", "%s: %s '%s'", object.file, key,
+                    name);
+}
+
+static mn_status read_choices(mn__manner *manner, mn__json object, mn_error *error)
+{
+    int kept = MN__KEPT_AS_COMPUTED;
+    mn_status status =
+        read_choice(object, "precision", precision_name, 0, 2, &manner->precision, error);
+    if (status == MN_OK)
+        status = read_choice(object, "weights", weights_name, MN__WEIGHTS_F32, MN__WEIGHTS_AUTO,
+                             &manner->weights, error);
+    if (status == MN_OK)
+        status = read_choice(object, "cache", kept_name, MN__KEPT_AS_COMPUTED, MN__KEPT_INT8, &kept,
+                             error);
+    if (status == MN_OK)
+        manner->cache = (mn__kept)kept;
+    return status;
 }
 
 /* The values stay the object's. */
@@ -236,11 +239,7 @@ static mn_status read_manner(mn__conversation *conversation, mn__json object, mn
     if (status == MN_OK)
         status = read_settings(conversation, settings, error);
     if (status == MN_OK)
-        status = read_precision(manner, object, error);
-    if (status == MN_OK)
-        status = read_weights(manner, object, error);
-    if (status == MN_OK)
-        status = read_cache(manner, object, error);
+        status = read_choices(manner, object, error);
     if (status == MN_OK)
         status = mn__json_bool(object, "raw", MN__JSON_REQUIRED, &manner->raw, error);
     if (status == MN_OK)
