@@ -543,6 +543,31 @@ static void test_against_definition(void **state)
     }
 }
 
+/* However many queries share a head of keys: kernels have a loop for each small number. Some
+ * keys are read where they lie, some around hidden ones are not. */
+static void test_few_of_every_number(void **state)
+{
+    (void)state;
+    for (int64_t T = 1; T <= 4; T += 3)
+        for (int64_t shared = 1; shared <= 9; shared++) {
+            attention_case c = {
+                "few of every number",
+                2,
+                T,
+                2 * shared,
+                2,
+                64,
+                ONE_GROUP(((group_case){
+                    .count = 400, .mask = MN__MASK_CAUSAL, .offset = 400 - T, .lengths = true})),
+                .garbage = true};
+            for (int keep = 0; keep < 2; keep++) {
+                c.group[0].keep = keep;
+                check_case(&c, MN__F32);
+                check_case(&c, MN__BF16);
+            }
+        }
+}
+
 /* Scores of +-10^4 and more: nothing overflows, nothing is NaN. */
 static void test_large_logits(void **state)
 {
@@ -808,6 +833,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_definition),
+        cmocka_unit_test(test_few_of_every_number),
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_large_logits),
         cmocka_unit_test(test_readout),

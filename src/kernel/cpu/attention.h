@@ -50,6 +50,11 @@ static inline int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static inline int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 static inline int64_t clip(int64_t x, int64_t low, int64_t high)
 {
     return x < low ? low : x > high ? high : x;
@@ -155,6 +160,14 @@ void MN__KERNEL(attention_kept_rows)(const mn__flash *flash, int i, void *to, co
 
 /* Whether key j is there for some query of row b. */
 bool MN__KERNEL(attention_key_present)(const mn__key_group *group, int64_t b, int64_t j);
+/* Whether all of the keys j.. are. */
+bool MN__KERNEL(attention_keys_present)(const mn__key_group *group, int64_t b, int64_t j,
+                                        int64_t n);
+
+/* Whether the n keys or values j.. are all there and lie as products take them, `apart` bytes
+ * from each other: in the packed form's type and width, in whole words. */
+bool MN__KERNEL(attention_in_form)(const mn__flash *flash, int i, const void *rows, int64_t apart,
+                                   int64_t b, int64_t j, int64_t n);
 
 /* ALiBi's or T5's term, as it is added to scores in units of log 2. */
 float MN__KERNEL(attention_distance_bias)(const mn__attention_call *call, int i, int64_t distance,

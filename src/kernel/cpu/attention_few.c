@@ -1,38 +1,47 @@
 /* Attention of a few queries on many keys, as in generation: nothing is packed, since
  * packing would read and write more than the products do.
  *
- * The keys of each group are cut into parts of PART. A part gives, for each query that
- * reads these keys, the largest score m, sum p = sum 2^(score - m) and sum p v; the
- * parts are then weighed by 2^(m - largest m) (Dao et al. 2023, "Flash-Decoding").
- * Parts do not depend on the threads, nor then does the result. Everything is float.
+ * The keys of each group are cut into parts of PART, which are read once, in the order in
+ * which they lie, for all heads: memory gives neighbours twice as fast as every second row.
+ * A part gives, for each query and head, the largest score m, sum p = sum 2^(score - m) and
+ * sum p v; the parts are then weighed by 2^(m - largest m) (Dao et al. 2023,
+ * "Flash-Decoding"). Parts do not depend on the threads, nor then does the result. On levels
+ * with bf16 tiles, products of bf16 data are of pairs, as the tiles' are; everything else is
+ * float.
  *
  * Not here: Shaw's positions, masses and dropout. attention_forward.c has them. */
+#include "kernel/cpu/attention_few.h"
 #include "kernel/cpu/attention.h"
 #include "kernel/cpu/attention_vector.h"
+#include "kernel/cpu/bf16.h"
 #include "kernel/cpu/denormal.h"
 
 #include <math.h>
 #include <omp.h>
 
-enum { FEW = 8, PART = 256 };
+enum { FEW = 8, PART = 256, BLOCK = 64 /* keys that are read at a time */ };
 
 typedef struct few_call {
-    mn__flash flash; /* nothing packed, float */
+    mn__flash flash; /* nothing packed */
     int64_t shared;  /* heads of queries that read a head of keys */
-    int64_t rows;    /* T * shared: row r is query r / shared, its head r % shared of those */
+    int64_t beside;  /* T * shared: the queries that read a head of keys */
+    int64_t rows;    /* G * beside: row r is query r % beside / shared of a head, see head_of */
     int64_t parts;   /* of all groups */
-    float *partial;  /* [B, G, parts, rows] of partial_floats */
-    char *workers;   /* [threads] of worker_bytes */
+    key_range seen[MN__GROUPS_MAX]; /* by some query of some row */
+    float *partial;                 /* [B, parts, rows] of partial_floats */
+    char *workers;                  /* [threads] of worker_bytes; rows in the form of flash */
 } few_call;
 
 /* A thread and the part in its hands: the keys from..to of group i. */
 typedef struct thread_work {
     const few_call *few;
-    int64_t b, g, from, to;
+    int64_t b, from, to;
     int i;
-    float *content, *position; /* [rows][width]: the queries of q . k, and of q . r */
-    float *block;              /* [LANES + FEW][width]: keys, values or position rows */
-    float *scores;             /* [rows][PART], then p */
+    char *content, *position; /* [rows][width]: the queries of q . k, and of q . r */
+    char *block;              /* [BLOCK][width]: keys, values or position rows */
+    char *p;                  /* [rows][PART] in the products' type: in scores, where float */
+    float *scores;            /* [rows][PART] */
+    float *out;               /* [width] */
 } thread_work;
 
 /* sum p v, m, sum p */
@@ -41,23 +50,37 @@ static int64_t partial_floats(const few_call *few)
     return few->flash.width + 2;
 }
 
-static int64_t worker_floats(const few_call *few)
+static int64_t row_bytes(const few_call *few)
 {
-    return (2 * few->rows + LANES + FEW) * few->flash.width + few->rows * PART;
+    return few->flash.width * few->flash.size;
+}
+
+static int64_t worker_bytes(const few_call *few)
+{
+    int64_t scores = few->rows * PART;
+    return (2 * few->rows + BLOCK) * row_bytes(few) + scores * (int64_t)sizeof(float) +
+           few->flash.bf16 * scores * few->flash.size + few->flash.width * (int64_t)sizeof(float);
 }
 
 static void worker_init(thread_work *worker, const few_call *few)
 {
-    int64_t width = few->flash.width;
-    float *at = (float *)few->workers + omp_get_thread_num() * worker_floats(few);
-    *worker = (thread_work){.few = few, .content = at, .position = at + few->rows * width};
-    worker->block = worker->position + few->rows * width;
-    worker->scores = worker->block + (LANES + FEW) * width;
+    int64_t row = row_bytes(few), scores = few->rows * PART;
+    char *at = few->workers + omp_get_thread_num() * worker_bytes(few);
+    *worker = (thread_work){.few = few, .content = at, .position = at + few->rows * row};
+    worker->block = worker->position + few->rows * row;
+    worker->scores = (float *)(worker->block + BLOCK * row);
+    worker->out = worker->scores + scores;
+    worker->p = few->flash.bf16 ? (char *)(worker->out + few->flash.width) : (char *)worker->scores;
 }
 
-static int64_t head_of(const thread_work *worker, int64_t row)
+static int64_t head_of(const few_call *few, int64_t row)
 {
-    return worker->g * worker->few->shared + row % worker->few->shared;
+    return row / few->beside * few->shared + row % few->shared;
+}
+
+static int64_t query_of(const few_call *few, int64_t row)
+{
+    return row % few->beside / few->shared;
 }
 
 /* ---- Rows ------------------------------------------------------------------------ */
@@ -67,6 +90,12 @@ static const char *element(const void *data, const mn__attention_call *call, int
     return (const char *)data + at * mn__dtype_bytes(call->dtype);
 }
 
+static float factor_of(const few_call *few, int64_t row)
+{
+    const mn__attention_call *call = few->flash.call;
+    return call->scale * (call->scales ? call->scales[head_of(few, row)] : 1) * (float)M_LOG2E;
+}
+
 static void read_queries(thread_work *worker)
 {
     const few_call *few = worker->few;
@@ -74,55 +103,79 @@ static void read_queries(thread_work *worker)
     const mn__key_group *group = &call->group[worker->i];
     bool xl = group->position == MN__POSITION_XL;
     for (int64_t r = 0; r < few->rows; r++) {
-        int64_t h = head_of(worker, r), at = r * few->flash.width;
-        float factor = call->scale * (call->scales ? call->scales[h] : 1) * (float)M_LOG2E;
+        int64_t h = head_of(few, r), at = r * row_bytes(few);
         const void *query =
             element(call->queries, call,
-                    worker->b * call->query_stride[0] + r / few->shared * call->query_stride[1] +
+                    worker->b * call->query_stride[0] + query_of(few, r) * call->query_stride[1] +
                         h * call->query_stride[2]);
         MN__KERNEL(attention_rows)
         (&few->flash, worker->content + at, query, 0, 1, 1,
-         xl && group->u ? group->u + h * call->D : NULL, factor);
+         xl && group->u ? group->u + h * call->D : NULL, 1);
         if (xl)
             MN__KERNEL(attention_rows)
         (&few->flash, worker->position + at, query, 0, 1, 1,
-         group->v ? group->v + h * call->D : NULL, factor);
+         group->v ? group->v + h * call->D : NULL, 1);
     }
 }
 
-/* The block's keys or values j.. as floats; zeros where hidden from every query. */
-static void read_block(thread_work *worker, const void *data, const int64_t stride[3], int64_t j)
+/* Keys or values, and how they lie. */
+typedef struct key_array {
+    const char *data;
+    const int64_t *stride; /* as key_stride */
+    int64_t size;          /* bytes of what the strides count */
+} key_array;
+
+static key_array array_of(const thread_work *worker, bool values)
+{
+    const mn__attention_call *call = worker->few->flash.call;
+    const mn__key_group *group = &call->group[worker->i];
+    return (key_array){values ? group->values : group->keys,
+                       values ? group->value_stride : group->key_stride,
+                       mn__dtype_bytes(mn__kept_dtype(group->kept, call->dtype))};
+}
+
+static const char *address_of(const thread_work *worker, key_array array, int64_t j, int64_t g)
+{
+    const int64_t *stride = array.stride;
+    return array.data + (worker->b * stride[0] + j * stride[1] + g * stride[2]) * array.size;
+}
+
+/* The BLOCK keys or values j.. of head g: where they lie, or in the worker's block, zeros where
+ * hidden from every query. */
+static few_rows read_block(thread_work *worker, key_array array, int64_t j, int64_t g)
 {
     const mn__flash *flash = &worker->few->flash;
     const mn__key_group *group = &flash->call->group[worker->i];
-    int64_t n = worker->to - j < LANES ? worker->to - j : LANES;
+    int64_t n = smaller(worker->to - j, BLOCK), row = row_bytes(worker->few);
+    few_rows rows = {address_of(worker, array, j, g), array.stride[1] * array.size};
+    if (n == BLOCK &&
+        MN__KERNEL(attention_in_form)(flash, worker->i, rows.data, rows.row, worker->b, j, n))
+        return rows;
     MN__KERNEL(attention_kept_rows)
-    (flash, worker->i, worker->block, data, stride, worker->b, j, worker->g, n, LANES);
-    for (int64_t k = 0; k < n; k++)
+    (flash, worker->i, worker->block, array.data, array.stride, worker->b, j, g, n, BLOCK);
+    bool all = MN__KERNEL(attention_keys_present)(group, worker->b, j, n);
+    for (int64_t k = 0; !all && k < n; k++)
         if (!MN__KERNEL(attention_key_present)(group, worker->b, j + k))
-            memset(worker->block + k * flash->width, 0, (size_t)flash->width * sizeof(float));
+            memset(worker->block + k * row, 0, (size_t)row);
+    return (few_rows){worker->block, row};
+}
+
+/* What is read after block j of all heads: the next block; after a part's keys, its values, and
+ * then the next part's keys. Head g asks for the gth part of it. */
+static const char *after_block(const thread_work *worker, bool values, int64_t j, int64_t g)
+{
+    bool last = j + BLOCK >= worker->to;
+    key_array array = array_of(worker, values != last);
+    int64_t next = last && !values ? worker->from : j + BLOCK;
+    int64_t bytes = BLOCK * array.stride[1] * array.size;
+    return address_of(worker, array, next, 0) + g * bytes / worker->few->flash.call->G;
 }
 
 /* ---- Scores ---------------------------------------------------------------------- */
 
-/* The products of a query with the rows of the block. */
-static vec dots(const float *query, const float *block, int64_t width)
-{
-    vec sums[LANES] = {{0}};
-    for (int64_t d = 0; d < width; d += LANES) {
-        vec left = vec_load(query + d);
-        _Pragma("GCC unroll 16") for (int k = 0; k < LANES; k++) sums[k] +=
-            left * vec_load(block + k * width + d);
-    }
-    vec_turn(sums);
-    vec sum = {0};
-    _Pragma("GCC unroll 16") for (int k = 0; k < LANES; k++) sum += sums[k];
-    return sum;
-}
-
-/* Transformer-XL's r for the keys j.. and all queries of the `s`th of the shared heads:
- * row T - 1 - t + k of the block is for query t and key j + k. */
-static void read_distances(thread_work *worker, int64_t s, int64_t j)
+/* Transformer-XL's r of head h for LANES keys j..: row T - 1 - t + k of the block is for query t
+ * and key j + k. */
+static void read_distances(thread_work *worker, int64_t h, int64_t j)
 {
     const mn__flash *flash = &worker->few->flash;
     const mn__attention_call *call = flash->call;
@@ -130,55 +183,69 @@ static void read_distances(thread_work *worker, int64_t s, int64_t j)
     for (int64_t row = 0; row < LANES + call->T - 1; row++) {
         int64_t distance = group->offset + call->T - 1 - j - row;
         distance = distance < 0 ? 0 : distance > group->limit ? group->limit : distance;
-        const void *from =
-            element(group->relative, call, (distance * call->H + head_of(worker, s)) * call->D);
+        const void *from = element(group->relative, call, (distance * call->H + h) * call->D);
         MN__KERNEL(attention_rows)
-        (flash, worker->block + row * flash->width, from, 0, 1, 1, NULL, 1);
+        (flash, worker->block + row * row_bytes(worker->few), from, 0, 1, 1, NULL, 1);
     }
 }
 
-/* scores += (q + v) . r, for the keys j.. */
-static void add_positions(thread_work *worker, float *scores, int64_t j)
+/* scores += (q + v) . r, for LANES keys j.. */
+static void add_positions(thread_work *worker, int64_t j)
 {
     const few_call *few = worker->few;
-    int64_t width = few->flash.width, T = few->flash.call->T;
-    for (int64_t s = 0; s < few->shared; s++) {
-        read_distances(worker, s, j);
-        for (int64_t t = 0; t < T; t++) {
-            int64_t r = t * few->shared + s;
-            vec x = dots(worker->position + r * width, worker->block + (T - 1 - t) * width, width);
-            vec_store(scores + r * PART, vec_load(scores + r * PART) + x);
+    const mn__attention_call *call = few->flash.call;
+    int64_t row = row_bytes(few);
+    for (int64_t h = 0; h < call->H; h++) {
+        read_distances(worker, h, j);
+        for (int64_t t = 0; t < call->T; t++) {
+            int64_t r = h / few->shared * few->beside + t * few->shared + h % few->shared;
+            few_rows query = {worker->position + r * row, row};
+            few_rows distances = {worker->block + (call->T - 1 - t) * row, row};
+            few_scores(few->flash.bf16, 1, query, distances, distances.data, row,
+                       worker->scores + r * PART + j - worker->from, PART);
         }
     }
+}
+
+static void multiply_block(thread_work *worker, int64_t j, int64_t g)
+{
+    const few_call *few = worker->few;
+    int64_t row = row_bytes(few), first = g * few->beside;
+    const few_rows queries = {worker->content + first * row, row};
+    float *scores = worker->scores + first * PART + j - worker->from;
+    few_rows keys = read_block(worker, array_of(worker, false), j, g);
+    const char *ahead = after_block(worker, false, j, g);
+    for (int64_t k = 0; k < BLOCK; k += LANES)
+        few_scores(few->flash.bf16, few->beside, queries,
+                   (few_rows){keys.data + k * keys.row, keys.row}, ahead + k * row, row, scores + k,
+                   PART);
 }
 
 static void multiply_keys(thread_work *worker)
 {
     const few_call *few = worker->few;
-    const mn__key_group *group = &few->flash.call->group[worker->i];
-    int64_t width = few->flash.width;
-    for (int64_t j = worker->from; j < worker->to; j += LANES) {
-        float *scores = worker->scores + j - worker->from;
-        read_block(worker, group->keys, group->key_stride, j);
-        for (int64_t r = 0; r < few->rows; r++)
-            vec_store(scores + r * PART, dots(worker->content + r * width, worker->block, width));
-        if (group->position == MN__POSITION_XL)
-            add_positions(worker, scores, j);
-    }
+    const mn__attention_call *call = few->flash.call;
+    memset(worker->scores, 0, (size_t)(few->rows * PART) * sizeof(float));
+    for (int64_t j = worker->from; j < worker->to; j += BLOCK)
+        for (int64_t g = 0; g < call->G; g++)
+            multiply_block(worker, j, g);
+    if (call->group[worker->i].position == MN__POSITION_XL)
+        for (int64_t j = worker->from; j < worker->to; j += LANES)
+            add_positions(worker, j);
 }
 
 static void add_biases(const thread_work *worker, int64_t row, float *scores)
 {
     const mn__attention_call *call = worker->few->flash.call;
     const mn__key_group *group = &call->group[worker->i];
-    int64_t query = group->offset + row / worker->few->shared, h = head_of(worker, row);
+    int64_t query = group->offset + query_of(worker->few, row), h = head_of(worker->few, row);
     if (group->position == MN__POSITION_ALIBI || group->position == MN__POSITION_T5)
         for (int64_t j = worker->from; j < worker->to; j++)
             scores[j - worker->from] +=
                 MN__KERNEL(attention_distance_bias)(call, worker->i, query - j, h);
     if (group->bias) {
-        const float *bias =
-            group->bias + worker->b * group->bias_stride[0] + worker->g * group->bias_stride[1];
+        const float *bias = group->bias + worker->b * group->bias_stride[0] +
+                            row / worker->few->beside * group->bias_stride[1];
         for (int64_t j = worker->from; j < worker->to; j++)
             scores[j - worker->from] += bias[j] * (float)M_LOG2E;
     }
@@ -186,8 +253,15 @@ static void add_biases(const thread_work *worker, int64_t row, float *scores)
 
 /* ---- A part ---------------------------------------------------------------------- */
 
-/* n scores, a multiple of LANES, become p; writes m and sum p. */
-static void exponentiate(float *scores, int64_t n, float *m, float *sum)
+static void scale(float *scores, int64_t n, float factor)
+{
+    for (int64_t j = 0; j < n; j += LANES)
+        vec_store(scores + j, vec_load(scores + j) * factor);
+}
+
+/* n scores, a multiple of BLOCK, become p; writes m and sum p. */
+static void exponentiate(const few_call *few, float *scores, int64_t n, void *p_row, float *m,
+                         float *sum)
 {
     vec largest = vec_set(-INFINITY), sums = {0};
     for (int64_t j = 0; j < n; j += LANES)
@@ -195,47 +269,49 @@ static void exponentiate(float *scores, int64_t n, float *m, float *sum)
     *m = vec_largest(largest);
     float reference = *m == -INFINITY ? 0 : *m;
     for (int64_t j = 0; j < n; j += LANES) {
-        vec p = vec_exp2(vec_load(scores + j) - reference, false);
+        vec p = vec_exp2(vec_load(scores + j) - reference, few->flash.bf16);
         vec_store(scores + j, p);
         sums += p;
     }
     *sum = vec_sum(sums);
+    if (few->flash.bf16)
+        mn__floats_narrow(p_row, scores, n);
 }
 
 static void multiply_values(thread_work *worker, float *partial)
 {
     const few_call *few = worker->few;
-    const mn__key_group *group = &few->flash.call->group[worker->i];
-    int64_t width = few->flash.width;
-    for (int64_t j = worker->from; j < worker->to; j += LANES) {
-        read_block(worker, group->values, group->value_stride, j);
-        for (int64_t r = 0; r < few->rows; r++) {
-            const float *p = worker->scores + r * PART + j - worker->from;
-            float *out = partial + r * partial_floats(few);
-            for (int64_t d = 0; d < width; d += LANES) {
-                vec sum = vec_load(out + d);
-                _Pragma("GCC unroll 16") for (int k = 0; k < LANES; k++) sum +=
-                    p[k] * vec_load(worker->block + k * width + d);
-                vec_store(out + d, sum);
-            }
+    int64_t floats = partial_floats(few), size = few->flash.size;
+    for (int64_t j = worker->from; j < worker->to; j += BLOCK)
+        for (int64_t g = 0; g < few->flash.call->G; g++) {
+            int64_t first = g * few->beside;
+            few_rows p = {worker->p + (first * PART + j - worker->from) * size, PART * size};
+            few_rows values = read_block(worker, array_of(worker, true), j, g);
+            few_sums(few->flash.bf16, few->beside, p, values, after_block(worker, true, j, g),
+                     BLOCK, few->flash.width, partial + first * floats, floats);
         }
-    }
 }
 
-/* The keys of the part that some query may see; those past `to` in the last LANES are
- * hidden from all, or there are none: from stays a multiple of LANES. */
+/* The keys of group i that some query of row b may see; from a multiple of BLOCK on. */
+static key_range visible(const mn__attention_call *call, int i, int64_t b)
+{
+    key_range all = {call->group[i].count, 0};
+    for (int64_t t = 0; t < call->T; t++) {
+        key_range keys;
+        MN__KERNEL(query_range)(call, i, b, t, &keys.first, &keys.end);
+        if (keys.first < keys.end)
+            all = (key_range){smaller(all.first, keys.first), larger(all.end, keys.end)};
+    }
+    all.first = all.first / BLOCK * BLOCK;
+    return all;
+}
+
+/* Those of the part: `to` ends what is visible, or there are none. */
 static void narrow_part(thread_work *worker)
 {
-    const mn__attention_call *call = worker->few->flash.call;
-    int64_t first, end, low = worker->to, high = worker->from;
-    for (int64_t t = 0; t < call->T; t++) {
-        MN__KERNEL(query_range)(call, worker->i, worker->b, t, &first, &end);
-        low = first < low ? first : low;
-        high = end > high ? end : high;
-    }
-    low = low / LANES * LANES;
-    worker->from = low > worker->from ? low : worker->from;
-    worker->to = high < worker->to ? high : worker->to;
+    key_range keys = visible(worker->few->flash.call, worker->i, worker->b);
+    worker->from = larger(worker->from, keys.first);
+    worker->to = smaller(worker->to, keys.end);
 }
 
 static void run_part(thread_work *worker, float *partial)
@@ -244,7 +320,7 @@ static void run_part(thread_work *worker, float *partial)
     const mn__attention_call *call = few->flash.call;
     memset(partial, 0, (size_t)(few->rows * partial_floats(few)) * sizeof *partial);
     narrow_part(worker);
-    int64_t count = worker->to - worker->from, n = (count + LANES - 1) / LANES * LANES;
+    int64_t count = worker->to - worker->from, n = (count + BLOCK - 1) / BLOCK * BLOCK;
     if (count > 0) {
         read_queries(worker);
         multiply_keys(worker);
@@ -255,10 +331,11 @@ static void run_part(thread_work *worker, float *partial)
         *m = -INFINITY;
         if (count <= 0)
             continue;
+        scale(scores, n, factor_of(few, r));
         add_biases(worker, r, scores);
         MN__KERNEL(mask_scores)
-        (call, worker->i, worker->b, r / few->shared, worker->from, n, scores);
-        exponentiate(scores, n, m, m + 1);
+        (call, worker->i, worker->b, query_of(few, r), worker->from, n, scores);
+        exponentiate(few, scores, n, worker->p + r * PART * few->flash.size, m, m + 1);
     }
     if (count > 0)
         multiply_values(worker, partial);
@@ -266,23 +343,36 @@ static void run_part(thread_work *worker, float *partial)
 
 /* ---- The parts together ---------------------------------------------------------- */
 
-static int64_t count_parts(const mn__key_group *group)
+static int64_t parts_of(key_range keys)
 {
-    return (group->count + PART - 1) / PART;
+    return keys.first < keys.end ? (keys.end - keys.first + PART - 1) / PART : 0;
+}
+
+/* The parts of each group: of the keys that a query of some row may see. */
+static void cut_parts(few_call *few)
+{
+    const mn__attention_call *call = few->flash.call;
+    for (int i = 0; i < call->groups; i++) {
+        key_range all = visible(call, i, 0);
+        for (int64_t b = 1; b < call->B; b++) {
+            key_range keys = visible(call, i, b);
+            all = (key_range){smaller(all.first, keys.first), larger(all.end, keys.end)};
+        }
+        few->seen[i] = all;
+        few->parts += parts_of(all);
+    }
 }
 
 static void set_part(thread_work *worker, int64_t item)
 {
     const few_call *few = worker->few;
-    const mn__attention_call *call = few->flash.call;
-    int64_t bg = item / few->parts, part = item % few->parts;
-    worker->b = bg / call->G;
-    worker->g = bg % call->G;
-    for (worker->i = 0; part >= count_parts(&call->group[worker->i]); worker->i++)
-        part -= count_parts(&call->group[worker->i]);
-    int64_t count = call->group[worker->i].count;
-    worker->from = part * PART;
-    worker->to = worker->from + PART < count ? worker->from + PART : count;
+    int64_t part = item % few->parts;
+    worker->b = item / few->parts;
+    for (worker->i = 0; part >= parts_of(few->seen[worker->i]); worker->i++)
+        part -= parts_of(few->seen[worker->i]);
+    key_range seen = few->seen[worker->i];
+    worker->from = seen.first + part * PART;
+    worker->to = smaller(worker->from + PART, seen.end);
 }
 
 /* `out` [width] is scratch. */
@@ -290,9 +380,9 @@ static void join_parts(const few_call *few, int64_t b, int64_t t, int64_t h, flo
 {
     const mn__attention_call *call = few->flash.call;
     int64_t width = few->flash.width, floats = partial_floats(few);
-    int64_t row = t * few->shared + h % few->shared, apart = few->rows * floats;
-    const float *first = few->partial + (b * call->G + h / few->shared) * few->parts * apart;
-    first += row * floats;
+    int64_t row = h / few->shared * few->beside + t * few->shared + h % few->shared;
+    int64_t apart = few->rows * floats;
+    const float *first = few->partial + b * few->parts * apart + row * floats;
     float sink = call->sink ? call->sink[h] * (float)M_LOG2E : -INFINITY, largest = sink, sum = 0;
     bool valid = !call->queries_valid || t < call->queries_valid[b];
     for (int64_t part = 0; part < few->parts; part++)
@@ -316,13 +406,13 @@ static void join_parts(const few_call *few, int64_t b, int64_t t, int64_t h, flo
 static void run_parts(const few_call *few)
 {
     const mn__attention_call *call = few->flash.call;
-    int64_t items = call->B * call->G * few->parts, outputs = call->B * call->T * call->H;
+    int64_t items = call->B * few->parts, outputs = call->B * call->T * call->H;
 #pragma omp parallel if (items > 1)
     {
         thread_work worker;
         worker_init(&worker, few);
         unsigned before = mn__denormals_to_zero();
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static) /* neighbours: the next part is asked for */
         for (int64_t item = 0; item < items; item++) {
             set_part(&worker, item);
             run_part(&worker, few->partial + item * few->rows * partial_floats(few));
@@ -330,7 +420,7 @@ static void run_parts(const few_call *few)
 #pragma omp for schedule(static)
         for (int64_t at = 0; at < outputs; at++)
             join_parts(few, at / call->H / call->T, at / call->H % call->T, at % call->H,
-                       worker.block);
+                       worker.out);
         mn__denormals_restore(before);
     }
 }
@@ -347,17 +437,20 @@ bool MN__KERNEL(attention_is_few)(const mn__attention_call *call)
 
 void MN__KERNEL(attention_few)(mn__queue *queue, const mn__attention_call *call)
 {
-    enum { UNIT = 16 }; /* a multiple of LANES */
+    enum { UNIT = 32 }; /* whole words of every vector */
     mn__arena_mark mark = mn__arena_mark_now(&queue->scratch);
-    few_call few = {.flash = {.call = call, .width = (call->D + UNIT - 1) / UNIT * UNIT, .size = 4},
+    bool bf16 = call->dtype == MN__BF16 && HAVE_BF16_TILES;
+    few_call few = {.flash = {.call = call,
+                              .bf16 = bf16,
+                              .width = (call->D + UNIT - 1) / UNIT * UNIT,
+                              .size = bf16 ? 2 : 4},
                     .shared = call->H / call->G,
-                    .rows = call->T * (call->H / call->G)};
-    for (int i = 0; i < call->groups; i++)
-        few.parts += count_parts(&call->group[i]);
-    int64_t partials = call->B * call->G * few.parts * few.rows * partial_floats(&few);
+                    .beside = call->T * (call->H / call->G),
+                    .rows = call->T * call->H};
+    cut_parts(&few);
+    int64_t partials = call->B * few.parts * few.rows * partial_floats(&few);
     few.partial = mn__queue_scratch(queue, partials * (int64_t)sizeof(float));
-    few.workers = mn__queue_scratch(queue, omp_get_max_threads() * worker_floats(&few) *
-                                               (int64_t)sizeof(float));
+    few.workers = mn__queue_scratch(queue, omp_get_max_threads() * worker_bytes(&few));
     if (few.partial && few.workers)
         run_parts(&few);
     mn__arena_release(&queue->scratch, mark);

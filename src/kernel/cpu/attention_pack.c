@@ -42,8 +42,8 @@ static void put_row(const mn__flash *flash, void *to, int64_t width, const void 
 {
     if (!flash->bf16) {
         widen_row(to, width, from, dtype, n, add, factor);
-    } else if (dtype == MN__BF16 && !add && factor == 1) {
-        memcpy(to, from, (size_t)n * sizeof(mn__bf16));
+    } else if (!add && factor == 1) {
+        mn__kept_narrow(to, from, dtype, n);
         memset((mn__bf16 *)to + n, 0, (size_t)(width - n) * sizeof(mn__bf16));
     } else {
         float part[PANEL];
@@ -201,17 +201,23 @@ bool MN__KERNEL(attention_key_present)(const mn__key_group *group, int64_t b, in
            !(group->keep && !group->keep[b * group->count + j]);
 }
 
-/* Rows in the packed form already, in whole words: panels are made of them where they lie. */
-static bool is_packed_form(const mn__flash *flash, int i, const char *rows, int64_t apart,
-                           int64_t b, int64_t j)
+bool MN__KERNEL(attention_keys_present)(const mn__key_group *group, int64_t b, int64_t j, int64_t n)
 {
-    const mn__attention_call *call = flash->call;
+    bool all = j + n <= group->count && !(group->first && j < group->first[b]) &&
+               !(group->length && j + n > group->length[b]);
+    for (int64_t k = 0; group->keep && all && k < n; k++)
+        all = group->keep[b * group->count + j + k];
+    return all;
+}
+
+bool MN__KERNEL(attention_in_form)(const mn__flash *flash, int i, const void *rows, int64_t apart,
+                                   int64_t b, int64_t j, int64_t n)
+{
+    const mn__key_group *group = &flash->call->group[i];
     enum { WORD = sizeof(word) };
-    bool same = mn__dtype_bytes(mn__kept_dtype(call->group[i].kept, call->dtype)) == flash->size &&
-                call->D == flash->width && (uintptr_t)rows % WORD == 0 && apart % WORD == 0;
-    for (int64_t n = 0; same && n < PANEL; n++)
-        same = MN__KERNEL(attention_key_present)(&call->group[i], b, j + n);
-    return same;
+    return mn__dtype_bytes(mn__kept_dtype(group->kept, flash->call->dtype)) == flash->size &&
+           flash->call->D == flash->width && (uintptr_t)rows % WORD == 0 && apart % WORD == 0 &&
+           MN__KERNEL(attention_keys_present)(group, b, j, n);
 }
 
 /* The PANEL keys (or values) j.. of row b, head g; x is scratch for them. */
@@ -232,7 +238,7 @@ static void pack_keys(const mn__flash *flash, int i, const source *from, int64_t
         fetch_rows(keys, apart, smaller(PANEL, count), row_bytes);
     if (j + PANEL < count)
         fetch_rows(keys + PANEL * apart, apart, smaller(PANEL, count - j - PANEL), row_bytes);
-    if (!is_packed_form(flash, i, keys, apart, b, j)) {
+    if (!MN__KERNEL(attention_in_form)(flash, i, keys, apart, b, j, PANEL)) {
         rows = x;
         row = flash->width;
         for (int64_t n = 0; n < PANEL; n++, x += row * flash->size)

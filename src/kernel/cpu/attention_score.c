@@ -18,11 +18,6 @@
 
 enum { SPAN = ROWS + KEYS }; /* columns of `skewed` */
 
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* ---- The tile of queries ----------------------------------------------------------- */
 
 /* Every array starts at a multiple of 64 bytes: ROWS and KEYS are of 16. */

@@ -82,17 +82,47 @@ static inline __attribute__((always_inline)) void mn__words_swap(mn__words v[MN_
         }
 }
 
+#if defined(__AVX512F__)
+/* v[i][j] becomes v[j][i]: in fours, pairs of words and of double words are joined, then lanes
+ * of 128 bits, by instructions that leave what they read. */
+static inline __attribute__((always_inline)) void mn__words_transpose(mn__words v[MN__LANES])
+{
+    __m512i x[MN__LANES], y[MN__LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < MN__LANES; i += 2) {
+        y[i] = _mm512_unpacklo_epi32((__m512i)v[i], (__m512i)v[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32((__m512i)v[i], (__m512i)v[i + 1]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MN__LANES; i += 4)
+#pragma GCC unroll 2
+        for (int k = 0; k < 2; k++) {
+            x[i + 2 * k] = _mm512_unpacklo_epi64(y[i + k], y[i + k + 2]);
+            x[i + 2 * k + 1] = _mm512_unpackhi_epi64(y[i + k], y[i + k + 2]);
+        }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+#pragma GCC unroll 2
+        for (int half = 0; half < MN__LANES; half += 8) {
+            y[half + i] = _mm512_shuffle_i32x4(x[half + i], x[half + i + 4], 0x88);
+            y[half + i + 4] = _mm512_shuffle_i32x4(x[half + i], x[half + i + 4], 0xdd);
+        }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        v[i] = (mn__words)_mm512_shuffle_i32x4(y[i], y[i + 8], 0x88);
+        v[i + 8] = (mn__words)_mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd);
+    }
+}
+#else
 /* v[i][j] becomes v[j][i]. */
 static inline __attribute__((always_inline)) void mn__words_transpose(mn__words v[MN__LANES])
 {
-#if MN__LANES > 8
-    mn__words_swap(v, 8);
-#endif
 #if MN__LANES > 4
     mn__words_swap(v, 4);
 #endif
     mn__words_swap(v, 2);
     mn__words_swap(v, 1);
 }
+#endif
 
 #endif
