@@ -389,12 +389,27 @@ static void measure_open(json_t *figures)
 int main(int argc, char **argv)
 {
     options o = {0};
+    const struct {
+        const char *name;
+        bool *asked;
+    } table[] = {{"--alone", &o.alone},
+                 {"--short", &o.brief},
+                 {"prompt", &o.prompt},
+                 {"generate", &o.generate},
+                 {"open", &o.open}};
+    enum { KNOWN = sizeof table / sizeof *table };
     for (int i = 1; i < argc; i++) {
-        o.alone = o.alone || !strcmp(argv[i], "--alone");
-        o.brief = o.brief || !strcmp(argv[i], "--short");
-        o.prompt = o.prompt || !strcmp(argv[i], "prompt");
-        o.generate = o.generate || !strcmp(argv[i], "generate");
-        o.open = o.open || !strcmp(argv[i], "open");
+        int at = 0;
+        while (at < KNOWN && strcmp(argv[i], table[at].name) != 0)
+            at++;
+        if (at == KNOWN) {
+            fprintf(stderr,
+                    "bench read: no part or option %s; there are --alone, --short, prompt, "
+                    "generate and open\n",
+                    argv[i]);
+            return 2;
+        }
+        *table[at].asked = true;
     }
     if (!o.prompt && !o.generate && !o.open)
         o.prompt = o.generate = o.open = true;
