@@ -99,6 +99,8 @@ typedef struct mn_model_options {
     const char *precision; /* of products: "f32", "bf16"; NULL: f32, or as a run was trained */
     const char *weights;   /* how they are kept: "f32", "f16", "bf16", "int8", "int4"; NULL: as
                             * products are, and quantised ones of a GGUF file as filed */
+    const char *cache;     /* how keys and values of full and window attention are kept: "f32",
+                            * "bf16", "int8"; NULL: as products are */
     int64_t tokens;        /* of the longest text planned for, where the frequencies of rotary
                             * positions depend on it; 0: the model's window */
     const char *const *settings; /* [setting_count]: "attention.window=4096", as --set */

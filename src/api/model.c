@@ -25,21 +25,30 @@ static mn_status read_precision(const char *name, mn__dtype *compute, mn_error *
     return mn__fail(error, MN_ERROR_OPTION, "products are in f32 or bf16", "precision '%s'", name);
 }
 
-static mn_status read_weights(const char *name, mn__weights *weights, mn_error *error)
+/* One of first.., named by name_of; fails where `name` is none of them. */
+static mn_status read_name(const char *what, const char *name, const char *(*name_of)(int),
+                           int first, int end, int *choice, mn_error *error)
 {
     mn__string names = {0};
-    for (*weights = MN__WEIGHTS_F32; *weights < MN__WEIGHTS_AUTO; ++*weights) {
-        if (!strcmp(mn__weights_name(*weights), name))
-            break;
-        mn__string_printf(&names, " %s", mn__weights_name(*weights));
-    }
-    mn_status status = *weights < MN__WEIGHTS_AUTO
+    for (*choice = first; *choice < end && strcmp(name_of(*choice), name) != 0; ++*choice)
+        mn__string_printf(&names, " %s", name_of(*choice));
+    mn_status status = *choice < end
                            ? MN_OK
                            : mn__fail(error, MN_ERROR_OPTION, "leave it out for the usual",
-                                      "weights '%s' are none of%s", name,
+                                      "%s '%s' are none of%s", what, name,
                                       names.text ? names.text : " those known");
     mn__string_free(&names);
     return status;
+}
+
+static const char *weights_name(int weights)
+{
+    return mn__weights_name((mn__weights)weights);
+}
+
+static const char *kept_name(int kept)
+{
+    return mn__kept_name((mn__kept)kept);
 }
 
 /* On a device, which may be a counting one. */
@@ -47,16 +56,20 @@ static mn_status open_run(mn__run *run, mn__dtype *compute, mn__device *device, 
                           const mn_model_options *options, mn_error *error)
 {
     mn__dtype asked = MN__F32;
-    mn__run_how how = {.overrides = options->settings,
-                       .override_count = options->setting_count,
-                       .weights = MN__WEIGHTS_AUTO};
+    mn__run_how how = {.overrides = options->settings, .override_count = options->setting_count};
+    int weights = MN__WEIGHTS_AUTO, cache = MN__KEPT_AS_COMPUTED;
     mn_status status = MN_OK;
     if (options->precision) {
         status = read_precision(options->precision, &asked, error);
         how.compute = &asked;
     }
     if (status == MN_OK && options->weights)
-        status = read_weights(options->weights, &how.weights, error);
+        status = read_name("weights", options->weights, weights_name, MN__WEIGHTS_F32,
+                           MN__WEIGHTS_AUTO, &weights, error);
+    if (status == MN_OK && options->cache)
+        status = read_name("keys and values", options->cache, kept_name, MN__KEPT_F32,
+                           MN__KEPT_INT8 + 1, &cache, error);
+    how.weights = (mn__weights)weights;
     if (status == MN_OK)
         status = mn__run_open_as(run, device, path, &how, error);
     if (status != MN_OK)
@@ -64,6 +77,8 @@ static mn_status open_run(mn__run *run, mn__dtype *compute, mn__device *device, 
     status = mn__run_compute(run, compute, error);
     if (options->precision)
         *compute = asked;
+    if (status == MN_OK)
+        status = mn__decoder_keep(run->decoder, (mn__kept)cache, error);
     if (status == MN_OK && options->tokens > 0)
         status = mn__run_plan(run, options->tokens, error);
     if (status != MN_OK)

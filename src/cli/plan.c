@@ -2,6 +2,8 @@
  * pretrained model (reader/plan.h). */
 #include "cli/plan.h"
 
+#include <stdio.h>
+
 #include "base/file.h"
 #include "base/threads.h"
 #include "cli/cli.h"
@@ -9,6 +11,7 @@
 #include "cli/table.h"
 #include "model/gguf_model.h"
 #include "model/pretrained.h"
+#include "reader/limit.h"
 #include "reader/plan.h"
 
 typedef struct plan_options {
@@ -163,8 +166,9 @@ static mn_status print_reading(const char *path, const mn__read_plan *plan, doub
     return mn__print(&text, error);
 }
 
+/* `refusal` says why reading so much would be refused: MN_OK where it would not. */
 static mn_status make_reading(mn__read_plan *plan, const char *path, const plan_options *options,
-                              mn_error *error)
+                              mn_error *refusal, mn_error *error)
 {
     mn__device device;
     mn__pretrained model;
@@ -175,11 +179,16 @@ static mn_status make_reading(mn__read_plan *plan, const char *path, const plan_
     mn__weights weights = options->weights ? (mn__weights)options->weights : usual;
     status = mn__pretrained_open_as(&model, &device, path, options->tokens, weights,
                                     !options->weights, error);
+    *refusal = (mn_error){0};
     if (status == MN_OK) {
+        const mn__dtype compute = options->precision ? MN__BF16 : MN__F32;
+        const mn__run read = {.decoder = model.decoder, .context = model.config.context};
         status = mn__decoder_keep(model.decoder, (mn__kept)options->cache, error);
         if (status == MN_OK)
             status = mn__read_plan_make(plan, model.decoder, &model.params, model.config.tokens,
-                                        CHUNK, options->precision ? MN__BF16 : MN__F32, error);
+                                        CHUNK, compute, error);
+        if (status == MN_OK)
+            mn__limit_check(&read, "the text", model.config.tokens, compute, refusal);
         mn__pretrained_close(&model);
     }
     mn__device_close(&device);
@@ -195,7 +204,8 @@ static mn_status plan_reading(const mn__call *call, const char *path, mn_error *
     mn__threads_set((int)options->threads);
     mn__device device;
     mn__read_plan plan;
-    mn_status status = make_reading(&plan, path, options, error);
+    mn_error refusal;
+    mn_status status = make_reading(&plan, path, options, &refusal, error);
     if (status == MN_OK)
         status = mn__device_open(&device, error);
     if (status != MN_OK)
@@ -204,6 +214,11 @@ static mn_status plan_reading(const mn__call *call, const char *path, mn_error *
     mn__device_close(&device);
     status = options->json ? mn__table_json(reading_json(&plan, peak), error)
                            : print_reading(path, &plan, peak, error);
+    if (status == MN_OK && refusal.code != MN_OK) {
+        fflush(stdout);
+        fprintf(stderr, "note: %s. `mneme read` refuses it without one (%s)\n", refusal.message,
+                refusal.hint);
+    }
     return status == MN_OK ? mn__read_plan_check(&plan, error) : status;
 }
 

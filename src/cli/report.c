@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "base/file.h"
 #include "cli/open.h"
 
 typedef struct report_options {
@@ -45,6 +46,10 @@ static mn_status add_run(mn__call *call, const char *folder, json_t *runs, mn_er
 static mn_status run(mn__call *call, mn_error *error)
 {
     const report_options *options = call->options;
+    if (!*options->out && mn__file_exists(call->operands[0]) &&
+        !mn__file_is_folder(call->operands[0]))
+        return mn__fail(error, MN_ERROR_USAGE, "name the page: --out report.html",
+                        "%s is no folder, which the page could be put in", call->operands[0]);
     const char *path = *options->out
                            ? options->out
                            : mn__arena_printf(call->arena, "%s/report.html", call->operands[0]);

@@ -81,7 +81,9 @@ expect 0 '"parameters": 6432' "$mneme" plan "$source/tests/fuzz/seeds/gguf_model
 expect 0 'Q4_0' "$mneme" inspect "$source/tests/fuzz/seeds/gguf_model/llama.gguf"
 expect 3 'for products in it' "$mneme" generate "$pretrained/llama" --weights bf16
 expect 0 'a session' "$mneme" plan "$pretrained/llama" --tokens 100
+expect 0 '36 more than the window of 64' "$mneme" plan "$pretrained/llama" --tokens 100
 expect 0 '"tokens": 64' "$mneme" plan "$pretrained/llama" --json
+expect 2 'name the page: --out' "$mneme" report "$source/tests/fuzz/seeds/gguf_model/llama.gguf"
 expect 9 'learned 50 positions' "$mneme" plan "$pretrained/gpt2" --tokens 51
 expect 2 'set is for recipes' "$mneme" plan "$pretrained/llama" --set model.depth=3
 expect 2 'for pretrained models' "$mneme" plan "$source/recipes/tinyshakespeare.yaml" --tokens 9

@@ -139,6 +139,8 @@ static void models(void **state)
         {{.precision = "f64"}, model_path, MN_ERROR_OPTION},
         {{.weights = "int3"}, model_path, MN_ERROR_OPTION},
         {{.weights = "bf16"}, model_path, MN_ERROR_OPTION},
+        {{.cache = "int4"}, model_path, MN_ERROR_OPTION},
+        {{.cache = "auto"}, model_path, MN_ERROR_OPTION},
         {{.threads = -1}, model_path, MN_ERROR_USAGE},
         {{.setting_count = 1}, model_path, MN_ERROR_USAGE},
         {{.tokens = -1}, model_path, MN_ERROR_USAGE},
@@ -214,6 +216,15 @@ static void memory(void **state)
     assert_true(bytes > few.session && bytes < few.session + 16384); /* a header, and the tokens */
     mn_free(ids);
     mn_session_free(session);
+    mn_model_free(model);
+
+    /* kept in half the bytes; a session that was kept otherwise is not read as if it were so */
+    const mn_model_options halves = {.threads = 1, .cache = "bf16"};
+    succeed(mn_memory_estimate(model_path, &halves, 1024, &many, &error), &error);
+    assert_int_equal(few.state - many.state, 2LL * 2 * 16 * 2 * 1024);
+    model = open_model(model_path, &halves);
+    assert_int_equal(mn_session_load(&session, model, path, NULL, &error), MN_ERROR_MISMATCH);
+    assert_null(session);
     mn_model_free(model);
     assert_int_equal(mn_memory_estimate(model_path, NULL, 3000, &few, &error), MN_ERROR_MISMATCH);
     assert_int_equal(mn_memory_estimate(model_path, NULL, 0, &few, &error), MN_ERROR_USAGE);
