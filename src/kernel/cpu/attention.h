@@ -129,7 +129,7 @@ typedef struct packed_group {
 typedef struct mn__flash {
     const mn__attention_call *call;
     bool bf16;      /* the tiles' products are */
-    int64_t width;  /* D rounded up to 16, bf16: 32 */
+    int64_t width;  /* D rounded up to 16, bf16 and few queries: 32 */
     int64_t panels; /* of `width` columns */
     int64_t tiles;  /* of queries: T / ROWS rounded up */
     int64_t size;   /* bytes of a packed element */
@@ -148,7 +148,7 @@ void *MN__KERNEL(attention_panels)(const mn__flash *flash, void *packed, int64_t
                                    int64_t at, bool columns);
 
 /* to[i, d] = (from[i, d] + add[d]) * factor for i < n, zero up to `rows` and
- * `width`: float, or bf16 where attention->bf16. */
+ * `width`: float, or bf16 where flash->bf16. */
 void MN__KERNEL(attention_rows)(const mn__flash *flash, void *to, const void *from, int64_t stride,
                                 int64_t n, int64_t rows, const float *add, float factor);
 

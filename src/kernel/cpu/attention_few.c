@@ -22,11 +22,11 @@
 enum { FEW = 8, PART = 256, BLOCK = 64 /* keys that are read at a time */ };
 
 typedef struct few_call {
-    mn__flash flash; /* nothing packed */
-    int64_t shared;  /* heads of queries that read a head of keys */
-    int64_t beside;  /* T * shared: the queries that read a head of keys */
-    int64_t rows;    /* G * beside: row r is query r % beside / shared of a head, see head_of */
-    int64_t parts;   /* of all groups */
+    mn__flash flash;                /* nothing packed */
+    int64_t shared;                 /* heads of queries that read a head of keys */
+    int64_t beside;                 /* T * shared: the queries that read a head of keys */
+    int64_t rows;                   /* G * beside: see row_of */
+    int64_t parts;                  /* of all groups */
     key_range seen[MN__GROUPS_MAX]; /* by some query of some row */
     float *partial;                 /* [B, parts, rows] of partial_floats */
     char *workers;                  /* [threads] of worker_bytes; rows in the form of flash */
@@ -71,6 +71,11 @@ static void worker_init(thread_work *worker, const few_call *few)
     worker->scores = (float *)(worker->block + BLOCK * row);
     worker->out = worker->scores + scores;
     worker->p = few->flash.bf16 ? (char *)(worker->out + few->flash.width) : (char *)worker->scores;
+}
+
+static int64_t row_of(const few_call *few, int64_t t, int64_t h)
+{
+    return h / few->shared * few->beside + t * few->shared + h % few->shared;
 }
 
 static int64_t head_of(const few_call *few, int64_t row)
@@ -198,7 +203,7 @@ static void add_positions(thread_work *worker, int64_t j)
     for (int64_t h = 0; h < call->H; h++) {
         read_distances(worker, h, j);
         for (int64_t t = 0; t < call->T; t++) {
-            int64_t r = h / few->shared * few->beside + t * few->shared + h % few->shared;
+            int64_t r = row_of(few, t, h);
             few_rows query = {worker->position + r * row, row};
             few_rows distances = {worker->block + (call->T - 1 - t) * row, row};
             few_scores(few->flash.bf16, 1, query, distances, distances.data, row,
@@ -380,9 +385,8 @@ static void join_parts(const few_call *few, int64_t b, int64_t t, int64_t h, flo
 {
     const mn__attention_call *call = few->flash.call;
     int64_t width = few->flash.width, floats = partial_floats(few);
-    int64_t row = h / few->shared * few->beside + t * few->shared + h % few->shared;
     int64_t apart = few->rows * floats;
-    const float *first = few->partial + b * few->parts * apart + row * floats;
+    const float *first = few->partial + b * few->parts * apart + row_of(few, t, h) * floats;
     float sink = call->sink ? call->sink[h] * (float)M_LOG2E : -INFINITY, largest = sink, sum = 0;
     bool valid = !call->queries_valid || t < call->queries_valid[b];
     for (int64_t part = 0; part < few->parts; part++)

@@ -28,13 +28,14 @@ few_product(const bool pairs, const void *word, mn__words x, mn__lanes sum)
     return mn__lanes_multiply_add((mn__lanes)all, (mn__lanes)x, sum);
 }
 
-/* Rows on the left of a product: row r starts at data + r * row bytes. */
+/* Queries, keys, values or weights: row r starts at data + r * row bytes. */
 typedef struct few_rows {
     const char *data;
     int64_t row;
 } few_rows;
 
-/* The words at..at + MN__LANES of MN__LANES keys, turned. As many bytes are asked for `ahead`. */
+/* MN__LANES words of as many keys, from byte `at` on, turned. As many bytes are asked for
+ * `ahead`. */
 static inline __attribute__((always_inline)) void few_turned(few_rows keys, const char *ahead,
                                                              int64_t at, mn__words x[MN__LANES])
 {
@@ -98,8 +99,8 @@ static inline __attribute__((always_inline)) void few_scores_of(const bool pairs
         pairs ? f(true, QUERIES, __VA_ARGS__) : f(false, QUERIES, __VA_ARGS__); \
     }
 
-/* scores[q][k] += query q . key k, for MN__LANES keys and rows of `bytes`; as many bytes
- * are asked for ahead, in the order in which they lie: memory gives that twice as fast as rows that
+/* scores[q][k] += query q . key k, for MN__LANES keys and rows of `bytes`; as many bytes are
+ * asked for ahead, in the order in which they lie: memory gives that twice as fast as rows that
  * are apart. */
 static inline void few_scores(bool pairs, int64_t queries, few_rows query, few_rows keys,
                               const char *ahead, int64_t bytes, float *scores, int64_t scores_row)

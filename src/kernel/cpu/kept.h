@@ -1,9 +1,9 @@
-/* Rows of keys and values as they are kept (mn__kept), into floats: a row at a time, on its way
- * into a product or into the panels of one (attention_pack.c). */
+/* Rows of keys and values as they are kept (mn__kept), into floats or bf16: a row at a time, on
+ * its way into a product or into the panels of one (attention_pack.c). */
 #ifndef MN__KERNEL_CPU_KEPT_H
 #define MN__KERNEL_CPU_KEPT_H
 
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -20,9 +20,9 @@ static inline float mn__block_scale(mn__f16 scale)
 #endif
 }
 
-#if defined(__AVX512F__) /* gcc 12 makes vectors of half the width of it, which wait for each \
-                            other */
-/* scale * q[i], of 16. */
+#if defined(__AVX512F__)
+/* scale * q[i] for i < 16. By name: gcc 12 makes vectors of half the width of a loop, which wait
+ * for each other. */
 static inline __m512 mn__block_part(float scale, const int8_t *q)
 {
     __m512i x = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)q));
@@ -30,6 +30,7 @@ static inline __m512 mn__block_part(float scale, const int8_t *q)
 }
 #endif
 
+/* scale * q[i], of a block. */
 static inline void mn__block_widen(float *restrict to, float scale, const int8_t *restrict q)
 {
 #if defined(__AVX512F__)
