@@ -411,6 +411,19 @@ static const attention_case cases[] = {
                              .offset = 526,
                              .limit = 500})),
      .scales = true},
+    {"few, XL, grouped", 1, 3, 6, 2, 40,
+     ONE_GROUP(((group_case){.count = 300,
+                             .mask = MN__MASK_BAND,
+                             .position = MN__POSITION_XL,
+                             .offset = 297,
+                             .window = 200,
+                             .limit = 150}))},
+    {"few, groups without a visible key", 2, 2, 4, 2, 32, .groups = 3,
+     .group = {{.count = 0},
+               {.count = 70, .mask = MN__MASK_BAND, .offset = 400, .window = 100},
+               {.count = 64, .mask = MN__MASK_STRICT}}},
+    {"few, no visible key", 2, 2, 4, 2, 32, .groups = 1,
+     .group = {{.count = 70, .mask = MN__MASK_BAND, .offset = 400, .window = 100}}},
     {"few, three groups", 2, 6, 4, 2, 32, .groups = 3,
      .group = {{.count = 37, .bias = true, .position = MN__POSITION_ALIBI},
                {.count = 264, .mask = MN__MASK_STRICT, .offset = 264, .position = MN__POSITION_T5},
@@ -565,6 +578,68 @@ static void test_few_of_every_number(void **state)
                 check_case(&c, MN__F32);
                 check_case(&c, MN__BF16);
             }
+        }
+}
+
+/* The call of one query. */
+static mn__attention_call alone(const fixture *f, int64_t b, int64_t t)
+{
+    mn__attention_call call = f->call;
+    mn__key_group *group = &call.group[0];
+    int64_t bytes = mn__dtype_bytes(call.dtype);
+    call.B = call.T = 1;
+    call.queries =
+        (const char *)call.queries + (b * call.query_stride[0] + t * call.query_stride[1]) * bytes;
+    group->keys = (const char *)group->keys + b * group->key_stride[0] * bytes;
+    group->values = (const char *)group->values + b * group->value_stride[0] * bytes;
+    group->first += b;
+    group->offset += t;
+    return call;
+}
+
+static void check_alone(const attention_case *c, mn__level level, mn__dtype dtype)
+{
+    static const int64_t first[] = {0, 400, 513};
+    fixture all, one;
+    int64_t row = c->H * c->D * mn__dtype_bytes(dtype);
+    open_fixture(&all, c, dtype);
+    open_fixture(&one, c, dtype);
+    all.call.group[0].first = first;
+    run(level, &all, false);
+    mn__attention_call whole = one.call;
+    whole.group[0].first = first;
+    for (int64_t b = 0; b < c->B; b++)
+        for (int64_t t = 0; t < c->T; t++) {
+            one.call = whole;
+            one.call = alone(&one, b, t);
+            run(level, &one, false);
+            assert_memory_equal((char *)all.call.out + (b * c->T + t) * row, one.call.out,
+                                (size_t)row);
+            for (int64_t h = 0; h < c->H; h++)
+                assert_memory_equal(&all.call.lse[(b * c->H + h) * c->T + t], &one.call.lse[h],
+                                    sizeof(float));
+        }
+    close_fixture(&all);
+    close_fixture(&one);
+}
+
+/* A few queries get the bits that each gets alone, whatever rows and queries are beside it. */
+static void test_few_are_as_alone(void **state)
+{
+    (void)state;
+    static const attention_case c = {
+        "few as alone",
+        3,
+        4,
+        6,
+        2,
+        64,
+        ONE_GROUP(
+            ((group_case){.count = 700, .mask = MN__MASK_BAND, .offset = 640, .window = 310}))};
+    for (int level = MN__LEVEL_BASELINE; level < MN__LEVELS; level++)
+        if (mn__kernel_table((mn__level)level)) {
+            check_alone(&c, (mn__level)level, MN__F32);
+            check_alone(&c, (mn__level)level, MN__BF16);
         }
 }
 
@@ -834,6 +909,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_definition),
         cmocka_unit_test(test_few_of_every_number),
+        cmocka_unit_test(test_few_are_as_alone),
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_large_logits),
         cmocka_unit_test(test_readout),

@@ -5,9 +5,9 @@
  * which they lie, for all heads: memory gives neighbours twice as fast as every second row.
  * A part gives, for each query and head, the largest score m, sum p = sum 2^(score - m) and
  * sum p v; the parts are then weighed by 2^(m - largest m) (Dao et al. 2023,
- * "Flash-Decoding"). Parts do not depend on the threads, nor then does the result. On levels
- * with bf16 tiles, products of bf16 data are of pairs, as the tiles' are; everything else is
- * float.
+ * "Flash-Decoding"). Parts do not depend on the threads, nor on the other rows and queries of
+ * the call; nor then does the result. On levels with bf16 tiles, products of bf16 data are of
+ * pairs, as the tiles' are; everything else is float.
  *
  * Not here: Shaw's positions, masses and dropout. attention_forward.c has them. */
 #include "kernel/cpu/attention_few.h"
@@ -297,6 +297,11 @@ static void multiply_values(thread_work *worker, float *partial)
         }
 }
 
+static key_range joined(key_range a, key_range b)
+{
+    return (key_range){smaller(a.first, b.first), larger(a.end, b.end)};
+}
+
 /* The keys of group i that some query of row b may see; from a multiple of BLOCK on. */
 static key_range visible(const mn__attention_call *call, int i, int64_t b)
 {
@@ -305,7 +310,7 @@ static key_range visible(const mn__attention_call *call, int i, int64_t b)
         key_range keys;
         MN__KERNEL(query_range)(call, i, b, t, &keys.first, &keys.end);
         if (keys.first < keys.end)
-            all = (key_range){smaller(all.first, keys.first), larger(all.end, keys.end)};
+            all = joined(all, keys);
     }
     all.first = all.first / BLOCK * BLOCK;
     return all;
@@ -353,16 +358,16 @@ static int64_t parts_of(key_range keys)
     return keys.first < keys.end ? (keys.end - keys.first + PART - 1) / PART : 0;
 }
 
-/* The parts of each group: of the keys that a query of some row may see. */
+/* The parts of each group: of the keys that a query of some row may see. They begin at multiples
+ * of PART, wherever the first of those keys is: a row's do not depend on the others. */
 static void cut_parts(few_call *few)
 {
     const mn__attention_call *call = few->flash.call;
     for (int i = 0; i < call->groups; i++) {
         key_range all = visible(call, i, 0);
-        for (int64_t b = 1; b < call->B; b++) {
-            key_range keys = visible(call, i, b);
-            all = (key_range){smaller(all.first, keys.first), larger(all.end, keys.end)};
-        }
+        for (int64_t b = 1; b < call->B; b++)
+            all = joined(all, visible(call, i, b));
+        all.first = all.first / PART * PART;
         few->seen[i] = all;
         few->parts += parts_of(all);
     }
