@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "kernel/cpu/attention.h"
 #include "kernel/cpu/vector.h"
 
 enum { QUERIES = MN__LANES == 16 ? 8 : 4 }; /* whose sums lie in registers */
@@ -24,7 +25,7 @@ few_product(const bool pairs, const void *word, mn__words x, mn__lanes sum)
     if (pairs)
         return (mn__lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)all, (__m512bh)x);
 #endif
-    (void)pairs; /* no level without these products has pairs */
+    (void)pairs;
     return mn__lanes_multiply_add((mn__lanes)all, (mn__lanes)x, sum);
 }
 
@@ -76,9 +77,11 @@ static inline __attribute__((always_inline)) void few_scores_of(const bool pairs
 }
 
 /* f(pairs, least of queries and QUERIES, ...), both known when compiled. */
-#define FEW_CASE(f, n, ...)                                         \
-    case n:                                                         \
-        pairs ? f(true, n, __VA_ARGS__) : f(false, n, __VA_ARGS__); \
+#define FEW_CALL(f, n, ...) \
+    (HAVE_BF16_TILES && pairs ? f(true, n, __VA_ARGS__) : f(false, n, __VA_ARGS__))
+#define FEW_CASE(f, n, ...)          \
+    case n:                          \
+        FEW_CALL(f, n, __VA_ARGS__); \
         break
 #if MN__LANES == 16
 #define FEW_CASES(f, ...)        \
@@ -89,14 +92,14 @@ static inline __attribute__((always_inline)) void few_scores_of(const bool pairs
 #else
 #define FEW_CASES(f, ...)
 #endif
-#define FEW_SWITCH(f, ...)                                                      \
-    switch (queries) {                                                          \
-        FEW_CASE(f, 1, __VA_ARGS__);                                            \
-        FEW_CASE(f, 2, __VA_ARGS__);                                            \
-        FEW_CASE(f, 3, __VA_ARGS__);                                            \
-        FEW_CASES(f, __VA_ARGS__);                                              \
-    default:                                                                    \
-        pairs ? f(true, QUERIES, __VA_ARGS__) : f(false, QUERIES, __VA_ARGS__); \
+#define FEW_SWITCH(f, ...)                 \
+    switch (queries) {                     \
+        FEW_CASE(f, 1, __VA_ARGS__);       \
+        FEW_CASE(f, 2, __VA_ARGS__);       \
+        FEW_CASE(f, 3, __VA_ARGS__);       \
+        FEW_CASES(f, __VA_ARGS__);         \
+    default:                               \
+        FEW_CALL(f, QUERIES, __VA_ARGS__); \
     }
 
 /* scores[q][k] += query q . key k, for MN__LANES keys and rows of `bytes`; as many bytes are
