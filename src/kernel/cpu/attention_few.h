@@ -79,6 +79,10 @@ static inline __attribute__((always_inline)) void few_scores_of(const bool pairs
 /* f(pairs, least of queries and QUERIES, ...), both known when compiled. */
 #define FEW_CALL(f, n, ...) \
     (HAVE_BF16_TILES && pairs ? f(true, n, __VA_ARGS__) : f(false, n, __VA_ARGS__))
+#if defined(MN__CHECKED) /* one copy: each access of each is checked, which takes minutes to \
+                            compile */
+#define FEW_SWITCH(f, ...) FEW_CALL(f, queries < QUERIES ? (int)queries : QUERIES, __VA_ARGS__)
+#else
 #define FEW_CASE(f, n, ...)          \
     case n:                          \
         FEW_CALL(f, n, __VA_ARGS__); \
@@ -101,6 +105,7 @@ static inline __attribute__((always_inline)) void few_scores_of(const bool pairs
     default:                               \
         FEW_CALL(f, QUERIES, __VA_ARGS__); \
     }
+#endif
 
 /* scores[q][k] += query q . key k, for MN__LANES keys and rows of `bytes`; as many bytes are
  * asked for ahead, in the order in which they lie: memory gives that twice as fast as rows that
@@ -109,7 +114,7 @@ static inline void few_scores(bool pairs, int64_t queries, few_rows query, few_r
                               const char *ahead, int64_t bytes, float *scores, int64_t scores_row)
 {
     for (; queries > 0; queries -= QUERIES) {
-        FEW_SWITCH(few_scores_of, query, keys, ahead, bytes, scores, scores_row)
+        FEW_SWITCH(few_scores_of, query, keys, ahead, bytes, scores, scores_row);
         query.data += QUERIES * query.row;
         scores += QUERIES * scores_row;
     }
@@ -168,7 +173,7 @@ static inline void few_sums(bool pairs, int64_t queries, few_rows p, few_rows va
                             int64_t out_row)
 {
     for (; queries > 0; queries -= QUERIES) {
-        FEW_SWITCH(few_sums_of, p, values, ahead, count, width, out, out_row)
+        FEW_SWITCH(few_sums_of, p, values, ahead, count, width, out, out_row);
         p.data += QUERIES * p.row;
         out += QUERIES * out_row;
     }
