@@ -46,42 +46,6 @@ static inline mn__words mn__words_of_halves(const void *halves)
     return __builtin_convertvector(*(const mn__halves *)halves, mn__words);
 }
 
-/* Lane j of the result is lane index[j] of a and b, end to end. */
-static inline __attribute__((always_inline)) mn__words mn__words_shuffle(mn__words a, mn__words b,
-                                                                         mn__words index)
-{
-#if defined(__clang__) /* shuffles by constants alone, which it finds in this loop */
-    mn__words out = a;
-    for (int j = 0; j < MN__LANES; j++)
-        out[j] = index[j] < MN__LANES ? a[index[j]] : b[index[j] - MN__LANES];
-    return out;
-#else
-    return __builtin_shuffle(a, b, index);
-#endif
-}
-
-/* One stage of a transpose: in every square of 2d x 2d, the quarters away from
- * the diagonal change places. */
-static inline __attribute__((always_inline)) void mn__words_swap(mn__words v[MN__LANES],
-                                                                 const uint32_t d)
-{
-#if MN__LANES == 16
-    const mn__words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-#elif MN__LANES == 8
-    const mn__words lane = {0, 1, 2, 3, 4, 5, 6, 7};
-#else
-    const mn__words lane = {0, 1, 2, 3};
-#endif
-    const mn__words other = (mn__words)((lane & d) != 0) & (MN__LANES - d);
-#pragma GCC unroll 16
-    for (uint32_t i = 0; i < MN__LANES; i++)
-        if (!(i & d)) {
-            mn__words a = v[i], b = v[i + d];
-            v[i] = mn__words_shuffle(a, b, lane + other);
-            v[i + d] = mn__words_shuffle(a, b, lane + d + other);
-        }
-}
-
 #if defined(__AVX512F__)
 /* v[i][j] becomes v[j][i]: in fours, pairs of words and of double words are joined, then lanes
  * of 128 bits, by instructions that leave what they read. */
@@ -114,6 +78,40 @@ static inline __attribute__((always_inline)) void mn__words_transpose(mn__words 
     }
 }
 #else
+/* Lane j of the result is lane index[j] of a and b, end to end. */
+static inline __attribute__((always_inline)) mn__words mn__words_shuffle(mn__words a, mn__words b,
+                                                                         mn__words index)
+{
+#if defined(__clang__) /* shuffles by constants alone, which it finds in this loop */
+    mn__words out = a;
+    for (int j = 0; j < MN__LANES; j++)
+        out[j] = index[j] < MN__LANES ? a[index[j]] : b[index[j] - MN__LANES];
+    return out;
+#else
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+
+/* One stage of a transpose: in every square of 2d x 2d, the quarters away from
+ * the diagonal change places. */
+static inline __attribute__((always_inline)) void mn__words_swap(mn__words v[MN__LANES],
+                                                                 const uint32_t d)
+{
+#if MN__LANES == 8
+    const mn__words lane = {0, 1, 2, 3, 4, 5, 6, 7};
+#else
+    const mn__words lane = {0, 1, 2, 3};
+#endif
+    const mn__words other = (mn__words)((lane & d) != 0) & (MN__LANES - d);
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < MN__LANES; i++)
+        if (!(i & d)) {
+            mn__words a = v[i], b = v[i + d];
+            v[i] = mn__words_shuffle(a, b, lane + other);
+            v[i + d] = mn__words_shuffle(a, b, lane + d + other);
+        }
+}
+
 /* v[i][j] becomes v[j][i]. */
 static inline __attribute__((always_inline)) void mn__words_transpose(mn__words v[MN__LANES])
 {
